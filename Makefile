@@ -1,0 +1,49 @@
+# Two commands do all the set-up on a machine with Python 3.11+ and make: `make compare` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= results/compare
+
+.PHONY: help install compare test check format lint types imports docs bench clean
+.DEFAULT_GOAL := help
+
+help: ## what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+# Built under another name until it is complete, so that an interrupted install is begun again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed ## build .venv from the constraints file
+
+compare: $(VENV)/.installed ## small against large batch on the embedded digits, ending in a report
+	$(BIN)/gengap compare --out $(OUT) --resume
+
+test: $(VENV)/.installed ## the tests (set GENGAP_DATA to include those on the real data sets)
+	$(BIN)/python -m pytest
+
+check: format lint types imports test docs ## what CI runs, in the order of cost
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed ## README blocks run, the manual is up to date
+	$(BIN)/python docs/check_blocks.py
+	$(BIN)/python docs/manual.py --check
+
+bench: $(VENV)/.installed ## the speed claims, each beside its peer
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what make made
+	rm -rf $(VENV) results
