@@ -8,6 +8,10 @@ from typing import Any, Protocol, TypeVar
 from gengap.core.errors import BadInput
 
 KESKAR = "Keskar et al. 2017, arXiv:1609.04836"
+AS_CODED = "form of the authors' code"
+STRIDED = "stride 2 in the convolutions, as printed"
+NO_INNER_DROPOUT = "no dropout inside the stacks, as printed"
+SMITH_LE = "Smith & Le 2018, arXiv:1710.06451"
 
 
 class Entry(Protocol):
@@ -22,7 +26,7 @@ class Network:
 
     Attributes:
         builder: "module:function"; the function takes keyword options and returns a fresh `nn.Module`.
-        input_shape: one sample, without the batch axis; a network that begins with a flatten takes any shape of that size.
+        input_shape: one sample, without the batch axis; networks that flatten take any shape of that size.
         classes: width of the output.
         weights: trainable numbers; a test builds the network and counts them.
         source: where it is described.
@@ -42,7 +46,7 @@ class Data:
     """A data set: its size, and where it is read.
 
     Attributes:
-        builder: "module:function"; the function takes `root` (a folder or None) and keyword options and returns a `DataSet`.
+        builder: "module:function"; the function takes `root` (a folder or None) and options, and returns a `DataSet`.
         train: training samples.
         test: test samples.
         input_shape: one sample.
@@ -67,32 +71,28 @@ class Data:
 NETWORKS: Mapping[str, Network] = {
     "mlp": Network("gengap.nets.digits:mlp", (1, 8, 8), 10, 17_226, "gengap", "64-128-64-10 with ReLU"),
     "convnet": Network("gengap.nets.digits:convnet", (1, 8, 8), 10, 24_058, "gengap", "3x3 convolutions 16-32-64"),
-    "smith-le-mlp": Network(
-        "gengap.nets.smith_le2018:mlp", (1, 28, 28), 10, 636_010, "Smith & Le 2018, arXiv:1710.06451", "784-800-10"
-    ),
+    "smith-le-mlp": Network("gengap.nets.smith_le2018:mlp", (1, 28, 28), 10, 636_010, SMITH_LE, "784-800-10"),
     "logistic": Network(
         "gengap.nets.smith_le2018:logistic",
         (200,),
         2,
         201,
-        "Smith & Le 2018, arXiv:1710.06451",
+        SMITH_LE,
         "one output, its sign is the class",
     ),
     "keskar-f1": Network("gengap.nets.keskar2017:f1", (1, 28, 28), 10, 1_462_794, KESKAR),
     "keskar-f2": Network("gengap.nets.keskar2017:f2", (360,), 1973, 2_780_085, KESKAR),
-    "keskar-c1": Network("gengap.nets.keskar2017:c1", (3, 32, 32), 10, 1_757_834, KESKAR, "form of the authors' code"),
-    "keskar-c2": Network("gengap.nets.keskar2017:c2", (3, 32, 32), 10, 14_991_946, KESKAR, "form of the authors' code"),
-    "keskar-c3": Network("gengap.nets.keskar2017:c3", (3, 32, 32), 100, 1_775_204, KESKAR, "form of the authors' code"),
-    "keskar-c4": Network(
-        "gengap.nets.keskar2017:c4", (3, 32, 32), 100, 15_038_116, KESKAR, "form of the authors' code"
-    ),
+    "keskar-c1": Network("gengap.nets.keskar2017:c1", (3, 32, 32), 10, 1_757_834, KESKAR, AS_CODED),
+    "keskar-c2": Network("gengap.nets.keskar2017:c2", (3, 32, 32), 10, 14_991_946, KESKAR, AS_CODED),
+    "keskar-c3": Network("gengap.nets.keskar2017:c3", (3, 32, 32), 100, 1_775_204, KESKAR, AS_CODED),
+    "keskar-c4": Network("gengap.nets.keskar2017:c4", (3, 32, 32), 100, 15_038_116, KESKAR, AS_CODED),
     "keskar-c1-literal": Network(
         "gengap.nets.keskar2017:c1_literal",
         (3, 32, 32),
         10,
         283_274,
         KESKAR,
-        "stride 2 in the convolutions, as printed",
+        STRIDED,
     ),
     "keskar-c3-literal": Network(
         "gengap.nets.keskar2017:c3_literal",
@@ -100,7 +100,7 @@ NETWORKS: Mapping[str, Network] = {
         100,
         300_644,
         KESKAR,
-        "stride 2 in the convolutions, as printed",
+        STRIDED,
     ),
     "keskar-c2-literal": Network(
         "gengap.nets.keskar2017:c2_literal",
@@ -108,7 +108,7 @@ NETWORKS: Mapping[str, Network] = {
         10,
         14_991_946,
         KESKAR,
-        "no dropout inside the stacks, as printed",
+        NO_INNER_DROPOUT,
     ),
     "keskar-c4-literal": Network(
         "gengap.nets.keskar2017:c4_literal",
@@ -116,7 +116,7 @@ NETWORKS: Mapping[str, Network] = {
         100,
         15_038_116,
         KESKAR,
-        "no dropout inside the stacks, as printed",
+        NO_INNER_DROPOUT,
     ),
 }
 

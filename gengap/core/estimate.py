@@ -32,7 +32,7 @@ class Estimate:
         return None if self.stdev is None else self.stdev / math.sqrt(self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the JSON form: value, stdev, n, interval [low, high] or null, method; non-finite numbers become null."""
+        """Give the JSON form: value, stdev, n, interval [low, high], method; what is not a finite number is null."""
         interval = None if self.interval is None else [finite(x) for x in self.interval]
         return {
             "value": finite(self.value),
@@ -87,7 +87,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
 
     Raises:
         ValueError: the two are not equally long, or empty.
-    """  # noqa: DOC501
+    """
     found = mean([b - a for a, b in zip(first, second, strict=True)])
     return Estimate(found.value, found.stdev, found.n, found.interval, f"paired difference, {found.method}")
 
@@ -105,15 +105,14 @@ def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate | 
 
     Raises:
         ValueError: the two are not equally long, or empty.
-    """  # noqa: DOC501
+    """
     pairs = list(zip(first, second, strict=True))
     if any(a <= 0 or b <= 0 or not math.isfinite(a * b) for a, b in pairs):
         return None
     found = mean([math.log(b) - math.log(a) for a, b in pairs])
     interval = None if found.interval is None else (safe_exp(found.interval[0]), safe_exp(found.interval[1]))
-    return Estimate(
-        safe_exp(found.value), found.stdev, found.n, interval, "paired ratio, Student t on logarithms, 95 %"
-    )
+    method = "paired ratio, Student t on logarithms, 95 %"
+    return Estimate(safe_exp(found.value), found.stdev, found.n, interval, method)
 
 
 def safe_exp(x: float) -> float:
@@ -123,6 +122,6 @@ def safe_exp(x: float) -> float:
 
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
     """Return the two-sided quantile of Student's t distribution."""
-    from scipy.special import stdtrit  # noqa: PLC0415 - 0.2 s that `gengap --help` does not need
+    from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.5 + level / 2))

@@ -27,7 +27,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     Raises:
         OutOfSpace: the disk is full (also when the writer wraps the error in one of its own).
         BadInput: the folder cannot be written to.
-    """  # noqa: DOC501
+    """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,8 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error, or one it was raised from, means that no space is left.
-
-    safetensors and sqlite3 report it as an error type of their own, with the system's words in the text.
-    """
+    """Tell whether an error, or one it was raised from, means that no space is left."""
+    # safetensors and sqlite3 report it as an error type of their own, with the system's words in the text
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in NO_SPACE:

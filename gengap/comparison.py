@@ -1,0 +1,1 @@
+"""`gengap.compare`: the one function that joins training, measuring and reporting."""
