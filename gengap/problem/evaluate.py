@@ -1,0 +1,183 @@
+"""A problem's loss as a function of its parameters: what every measure takes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gengap.core.errors import BadInput
+from gengap.problem.losses import Loss
+from gengap.problem.samples import Samples
+from gengap.problem.trees import arguments
+
+Params = Mapping[str, Tensor]
+BatchNormMode = Literal["running", "batch", "recompute"]
+CHUNK = 500  # samples a forward pass takes at once when statistics do not depend on it
+BATCH_STATISTICS = 5000  # the evaluation batch of Keskar's code, SPEC of "batch" and "recompute"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a network does on a split.
+
+    Attributes:
+        loss: mean over samples, nats.
+        accuracy: percent, or None where right answers cannot be counted.
+        samples: how many samples were scored.
+    """
+
+    loss: float
+    accuracy: float | None
+    samples: int
+
+
+class LossFunction:
+    """The mean loss over a split as a deterministic function of the parameters; dropout is off.
+
+    Called, it gives a scalar tensor that can be differentiated to any order, and holds the activations of the whole
+    split while it does. `value`, `value_and_grad` and `score` go through it in chunks and need the memory of one.
+    The module is a private one: nothing of the user's is touched.
+
+    Attributes:
+        buffers: buffers the network is evaluated with (the running statistics of batch norm among them).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        samples: Samples,
+        *,
+        data: str,
+        batch_norm: BatchNormMode = "running",
+        buffers: Params | None = None,
+        statistics: Samples | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if batch_norm not in get_args(BatchNormMode):
+            modes = ", ".join(get_args(BatchNormMode))
+            raise BadInput(f"batch_norm is {batch_norm!r}; choose one of {modes}")
+        self._model, self._loss, self._samples, self._data = model.eval(), loss, samples, data
+        self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
+        self._mode: str = batch_norm if self._norms else "none"
+        self._statistics = statistics if statistics is not None else samples
+        self._chunk = chunk or (CHUNK if self._mode in {"running", "none"} else BATCH_STATISTICS)
+        self.buffers = {k: v.detach().clone() for k, v in (buffers or dict(model.named_buffers())).items()}
+        if self._mode == "batch":
+            self._forget_running_statistics()
+
+    def _forget_running_statistics(self) -> None:
+        # Without running statistics torch normalises with those of the batch, in eval mode too.
+        for name, norm in self._norms.items():
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(norm, buffer, None)
+                self.buffers.pop(f"{name}.{buffer}", None)
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the mean loss as a differentiable scalar tensor."""
+        total = len(self._samples)
+        parts = [part(params) * (size / total) for size, part in self.parts(params)]
+        return torch.stack(parts).sum()
+
+    def parts(self, params: Params) -> Iterator[tuple[int, Callable[[Params], Tensor]]]:
+        """Yield (samples, mean loss over them as a function of the parameters), chunk by chunk.
+
+        Args:
+            params: decides device and dtype; with "recompute" also the statistics, which are then held fixed.
+
+        Yields:
+            Size of the chunk, and its loss; the weighted sum over chunks is the loss of the split.
+        """
+        buffers = self._ready(params)
+        for inputs, targets in self._samples.batches(self._chunk):
+
+            def part(p: Params, inputs: Any = inputs, targets: Tensor = targets) -> Tensor:
+                return self._loss.mean(self._outputs(p, buffers, inputs), targets)
+
+            yield targets.shape[0], part
+
+    def value(self, params: Params) -> float:
+        """Return the mean loss in nats; one forward pass over the split."""
+        return self.score(params).loss
+
+    def score(self, params: Params) -> Score:
+        """Return mean loss and accuracy; one forward pass over the split."""
+        with torch.no_grad():
+            buffers = self._ready(params)
+            loss: Tensor | float = 0.0
+            correct: Tensor | int | None = 0
+            for inputs, targets in self._samples.batches(self._chunk):
+                outputs = self._outputs(params, buffers, inputs)
+                loss = loss + self._loss.mean(outputs, targets).double() * targets.shape[0]
+                right = self._loss.correct(outputs, targets)
+                correct = None if right is None or correct is None else correct + right
+        total = len(self._samples)
+        return Score(float(loss) / total, None if correct is None else 100 * float(correct) / total, total)
+
+    def value_and_grad(self, params: Params) -> tuple[float, dict[str, Tensor]]:
+        """Return the mean loss and its gradient; one forward and backward pass over the split."""
+        total = len(self._samples)
+        own = {name: p.detach().requires_grad_() for name, p in params.items()}
+        gradient = {name: torch.zeros_like(p) for name, p in own.items()}
+        value = torch.zeros((), dtype=torch.float64, device=next(iter(own.values())).device)
+        for size, part in self.parts(own):
+            with torch.enable_grad():
+                mean = part(own)
+                found = torch.autograd.grad(mean, list(own.values()), allow_unused=True)
+            value += mean.detach().double() * (size / total)
+            for name, g in zip(own, found, strict=True):
+                if g is not None:
+                    gradient[name].add_(g, alpha=size / total)
+        return float(value), gradient
+
+    def describe(self) -> dict[str, Any]:
+        """Say on what the loss is measured: data, samples, batch-norm mode and the chunk it sees."""
+        return {
+            "data": self._data,
+            "samples": len(self._samples),
+            "batch_norm": self._mode,
+            "batch_size": self._chunk if self._mode in {"batch", "recompute"} else None,
+        }
+
+    def with_buffers(self, buffers: Params) -> "LossFunction":
+        """Evaluate with other buffers from now on (without effect on batch statistics); returns itself."""
+        for name in self.buffers:
+            self.buffers[name] = buffers[name].detach().clone()
+        return self
+
+    def _ready(self, params: Params) -> dict[str, Tensor]:
+        """Bring samples and buffers to the parameters' device and dtype, and recompute statistics where asked."""
+        example = next(p for p in params.values() if p.is_floating_point())
+        self._samples = self._samples.to(example.device, example.dtype)
+        buffers = {
+            k: v.to(example.device, example.dtype if v.is_floating_point() else v.dtype)
+            for k, v in self.buffers.items()
+        }
+        if self._mode == "recompute":
+            self._statistics = self._statistics.to(example.device, example.dtype)
+            self._recompute(params, buffers)
+        return buffers
+
+    def _recompute(self, params: Params, buffers: dict[str, Tensor]) -> None:
+        """Fill `buffers` with the sample-weighted mean of the statistics of the training set's chunks."""
+        momentum = {name: norm.momentum for name, norm in self._norms.items()}
+        seen = 0
+        with torch.no_grad():
+            for norm in self._norms.values():
+                norm.train()
+            for inputs, targets in self._statistics.batches(self._chunk):
+                seen += targets.shape[0]
+                for norm in self._norms.values():
+                    norm.momentum = targets.shape[0] / seen
+                self._outputs(params, buffers, inputs)
+        for name, norm in self._norms.items():
+            norm.eval()
+            norm.momentum = momentum[name]
+
+    def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Tensor:
+        args, kwargs = arguments(inputs)
+        return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)  # type: ignore[no-any-return]

@@ -1,0 +1,98 @@
+"""The losses that can be named, and how right answers are counted beside them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gengap.core.catalogue import find
+from gengap.core.errors import BadInput
+
+MeanLoss = Callable[[Tensor, Tensor], Tensor]
+Count = Callable[[Tensor, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss and its companion count.
+
+    Attributes:
+        name: as the recipe book calls it.
+        mean: (outputs, targets) to a scalar, the mean over samples, in nats where it is a likelihood.
+        correct: (outputs, targets) to the number of right answers (an integer scalar tensor), or None where the
+            question makes no sense.
+    """
+
+    name: str
+    mean: MeanLoss
+    correct: Count
+
+
+def largest_is_target(outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Count samples whose largest output is the target's; None where targets are no class numbers."""
+    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1:
+        return None
+    return (outputs.argmax(1) == targets).sum()
+
+
+def sign_is_target(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Count samples whose output is positive exactly where the target is 1."""
+    return ((outputs.reshape(targets.shape) > 0) == (targets > 0)).sum()
+
+
+def none_correct(outputs: Tensor, targets: Tensor) -> None:
+    """Say that right answers cannot be counted."""
+
+
+def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of one logit per sample, in nats."""
+    return F.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets.to(outputs.dtype))
+
+
+def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean square error over all outputs; shapes must agree."""
+    return F.mse_loss(outputs, targets.reshape(outputs.shape))
+
+
+LOSSES: Mapping[str, Loss] = {
+    "cross_entropy": Loss("cross_entropy", F.cross_entropy, largest_is_target),
+    "binary_cross_entropy": Loss("binary_cross_entropy", binary_cross_entropy, sign_is_target),
+    "mean_square": Loss("mean_square", mean_square, none_correct),
+}
+
+
+def as_loss(loss: str | MeanLoss) -> Loss:
+    """Find a named loss, or take a user's function.
+
+    Args:
+        loss: a name of `LOSSES`, or a function of (outputs, targets) that returns the mean over samples.
+
+    Returns:
+        The loss with its count of right answers; for a user's function they are counted where targets are integers and
+        outputs have one axis more.
+
+    Raises:
+        BadInput: the name is unknown, or it is neither a name nor callable.
+    """
+    if isinstance(loss, str):
+        return find("loss", LOSSES, loss)
+    if not callable(loss):
+        raise BadInput(f"loss is {loss!r}; give a name ({', '.join(LOSSES)}) or a function of (outputs, targets)")
+    return Loss(getattr(loss, "__qualname__", type(loss).__name__), loss, largest_is_target)
+
+
+def check_scalar(value: Tensor, name: str) -> None:
+    """Refuse a loss that does not return one number.
+
+    Args:
+        value: what the loss returned.
+        name: what the loss is called.
+
+    Raises:
+        BadInput: it is not a scalar tensor.
+    """
+    if not isinstance(value, torch.Tensor) or value.ndim != 0:
+        shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise BadInput(f"the loss {name!r} returned {shape}; it must return one number, the mean over samples")

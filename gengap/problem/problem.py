@@ -1,0 +1,267 @@
+"""A problem: what is learnt."""
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gengap.core.catalogue import NETWORKS, find, resolve
+from gengap.core.errors import BadInput
+from gengap.core.seeds import stream
+from gengap.problem.evaluate import BatchNormMode, LossFunction, Params
+from gengap.problem.losses import Loss, MeanLoss, as_loss, check_scalar
+from gengap.problem.samples import InMemory, Samples, as_samples
+from gengap.problem.trees import feed
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a problem can be made again: what a study file says of it.
+
+    Attributes:
+        data: catalogue name of the data set, or None.
+        network: catalogue name of the network, or None.
+        factory: "package.module:function" that returns the problem, or None.
+        options: options of the data set, for example {"train_size": 500}.
+    """
+
+    data: str | None = None
+    network: str | None = None
+    factory: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+class Problem:
+    """A model, a loss, training and test data.
+
+    Args:
+        model: a function that makes a fresh `nn.Module`, or a name of the catalogue (`gengap list networks`).
+        loss: "cross_entropy", "binary_cross_entropy", "mean_square", or a function of (outputs, targets) that returns
+            the mean over samples as a scalar tensor.
+        train: (inputs, targets) as tensors, or a map-style `torch.utils.data.Dataset` of such pairs. Inputs may be one
+            tensor, a tuple (positional arguments of the model) or a dict (keyword arguments); first axis: samples.
+        test: the same for the test samples.
+        name: what tables call it; by default the name of the model.
+        memory_limit: a data set larger than this is streamed through a DataLoader instead of being read once. One read
+            once is read before training: random augmentation inside it would be frozen.
+        origin: how it can be made again; set by `gengap.load` and by the command line.
+
+    Raises:
+        BadInput: an argument cannot be used; the text says which and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Callable[[], nn.Module],
+        loss: str | MeanLoss,
+        train: Any,
+        test: Any,
+        name: str | None = None,
+        memory_limit: str | int = "4 GiB",
+        origin: Origin | None = None,
+    ) -> None:
+        self._factory = resolve(find("network", NETWORKS, model).builder) if isinstance(model, str) else model
+        if not callable(self._factory) or isinstance(self._factory, nn.Module):
+            raise BadInput(
+                "model is a ready network; give a function that makes a fresh one, for example model=lambda: MyNet(), "
+                "because every run starts from new weights"
+            )
+        self.loss: Loss = as_loss(loss)
+        self._splits = {
+            "train": as_samples(train, "train", memory_limit),
+            "test": as_samples(test, "test", memory_limit),
+        }
+        self.name: str = name or (
+            model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
+        )
+        self.origin = origin or Origin(network=model if isinstance(model, str) else None)
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self._splits['train']):,} training and {len(self._splits['test']):,} test samples"
+        return f"Problem({self.name}: {sizes}, {self.loss.name})"
+
+    @property
+    def train(self) -> Any:
+        """Training (inputs, targets), or the data set itself where it is streamed."""
+        return raw(self._splits["train"])
+
+    @property
+    def test(self) -> Any:
+        """Test (inputs, targets), or the data set itself where it is streamed."""
+        return raw(self._splits["test"])
+
+    def samples(self, which: str) -> Samples:
+        """Give the "train" or "test" split."""
+        return self._splits[which]
+
+    def model(
+        self, seed: int | None = None, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    ) -> nn.Module:
+        """Make a fresh module.
+
+        Args:
+            seed: of the initial weights; the same seed gives the same weights whatever the batch size. None: as torch's
+                global generator has it.
+            device: where the module lies; weights are drawn on the CPU, so that they do not depend on it.
+            dtype: of its floating parameters and buffers.
+
+        Returns:
+            The module, in training mode.
+        """
+        if seed is None:
+            return self._factory().to(device, dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(seed, "init"))
+            return self._factory().to(device, dtype)
+
+    def loss_function(
+        self,
+        data: str = "train",
+        *,
+        batch_norm: BatchNormMode = "running",
+        buffers: Params | None = None,
+        samples: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> LossFunction:
+        """Give the mean loss over a split as a function of the parameters: what measures take.
+
+        Args:
+            data: "train" or "test".
+            batch_norm: statistics used: "running" (those in `buffers`), "batch" (of evaluation batches of 5,000), or
+                "recompute" (over the training set at each point, in chunks of 5,000).
+            buffers: of the trained network (`run.buffers`); by default those of a fresh one.
+            samples: indices of the samples to use; by default all.
+            batch_size: evaluation batch, where the default does not fit memory or another was used.
+
+        Returns:
+            A callable: params (dict of name to tensor) to a scalar, in nats per sample.
+
+        Raises:
+            BadInput: `data` is neither split, or batch_norm no such mode.
+        """
+        if data not in self._splits:
+            raise BadInput(f"data is {data!r}; choose 'train' or 'test'")
+        chosen = self._splits[data] if samples is None else self._splits[data].subset(samples)
+        return LossFunction(
+            self.model(seed=0),
+            self.loss,
+            chosen,
+            data=data,
+            batch_norm=batch_norm,
+            buffers=buffers,
+            statistics=self._splits["train"] if batch_norm == "recompute" else None,
+            chunk=batch_size,
+        )
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of trainable weights."""
+        return sum(p.numel() for p in self.model(seed=0).parameters() if p.requires_grad)
+
+    @cached_property
+    def has_batch_norm(self) -> bool:
+        """Whether the network normalises by batch statistics."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model(seed=0).modules())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything a run depends on beside its recipe: layers, initial weights, loss and every sample."""
+        model = self.model(seed=0)
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{model!r}|{self.loss.name}".encode())
+        for name, value in model.state_dict().items():
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for split in self._splits.values():
+            digest.update(split.fingerprint().encode())
+        return digest.hexdigest()
+
+    def check(self) -> None:
+        """Try the network on a few samples before anything long begins.
+
+        Raises:
+            BadInput: the model does not take the inputs, gives the wrong number of classes, or the loss is no finite
+                scalar; one sentence each.
+        """
+        inputs, targets = next(iter(self._splits["train"].batches(min(8, len(self._splits["train"])))))
+        model = self.model(seed=0).eval()
+        try:
+            with torch.no_grad():
+                outputs = feed(model, inputs)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self.name} does not take inputs of shape {shape_of(inputs)}: {first_line(error)}"
+            ) from error
+        if self.loss.name == "cross_entropy":
+            for which, split in self._splits.items():
+                check_labels(outputs, split, which, self.name)
+        try:
+            value = self.loss.mean(outputs, targets)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
+            raise BadInput(f"the loss {self.loss.name!r} does not take {shapes}: {first_line(error)}") from error
+        check_scalar(value, self.loss.name)
+        if not math.isfinite(float(value)):
+            raise BadInput(
+                f"the loss of the untrained {self.name} is {float(value)}; look for inputs that are not finite "
+                f"or outputs that overflow"
+            )
+
+    def with_origin(self, origin: Origin) -> "Problem":
+        """Give the same problem with a note of how to make it again."""
+        other = copy.copy(self)
+        other.origin = origin
+        return other
+
+
+def raw(samples: Samples) -> Any:
+    """Return what a user would recognise: tensors, or the data set."""
+    return (samples.inputs, samples.targets) if isinstance(samples, InMemory) else samples.dataset  # type: ignore[attr-defined]
+
+
+def check_labels(outputs: Tensor, split: Samples, which: str, name: str) -> None:
+    """Refuse class numbers that the network has no output for.
+
+    Args:
+        outputs: what the network gave for a few samples, shape (B, C, ...).
+        split: samples whose labels to check; streamed ones are checked as they are read.
+        which: name of the split, for the message.
+        name: of the network, for the message.
+
+    Raises:
+        BadInput: outputs are no table of class scores, or a label is negative or not below C.
+    """
+    if not isinstance(split, InMemory) or split.targets.is_floating_point():
+        return
+    if outputs.ndim < 2:
+        raise BadInput(f"{name} gives outputs of shape {tuple(outputs.shape)}; cross_entropy needs one score per class")
+    low, high, classes = int(split.targets.min()), int(split.targets.max()), outputs.shape[1]
+    if low < 0:
+        raise BadInput(f"a label of the {which} split is {low}; labels are class numbers from 0")
+    if high >= classes:
+        raise BadInput(
+            f"{name} has {classes} outputs, but a label of the {which} split is {high}; "
+            f"give it at least {high + 1} outputs or mend the labels"
+        )
+
+
+def shape_of(inputs: Any) -> str:
+    """Describe the shapes of a batch of inputs."""
+    if isinstance(inputs, Tensor):
+        return str(tuple(inputs.shape))
+    parts = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return ", ".join(f"{key}: {shape_of(value)}" for key, value in parts)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,208 @@
+"""The samples of one split, in memory or streamed; both give the same batches for the same order."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+
+from gengap.core.errors import BadInput
+from gengap.problem.trees import Tree, cast, leaves, map_tensors, split
+
+Batch = tuple[Tree, Tensor]
+GATHER = 4096  # samples copied at once when shuffling: large enough to hide the call, small enough for the cache
+UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class Samples(Protocol):
+    """One split of a problem."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches of `size` samples in the given order (None: as stored); the last one may be smaller."""
+        ...
+
+    def subset(self, indices: Tensor) -> "Samples":
+        """Keep only the samples with these indices, in this order."""
+        ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Samples":
+        """Give the samples on a device, with floating inputs in a dtype."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash what identifies the samples."""
+        ...
+
+
+class InMemory:
+    """Samples held as tensors."""
+
+    def __init__(self, inputs: Tree, targets: Tensor) -> None:
+        sizes = {leaf.shape[0] for leaf in leaves(inputs)} | {targets.shape[0]}
+        if len(sizes) != 1:
+            raise BadInput(
+                f"inputs and targets have different numbers of samples: {sorted(sizes)}; give one target each"
+            )
+        if not targets.shape[0]:
+            raise BadInput("a split has no samples; give at least one")
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches: views of the tensors where no order is given, else of copies made a few thousand at a time."""
+        if order is None:
+            yield from zip(split(self.inputs, size), self.targets.split(size), strict=True)
+            return
+        order = order.to(self.targets.device)
+        for block in order.split(max(size, GATHER // size * size)):
+            inputs = map_tensors(lambda x, block=block: x[block], self.inputs)  # type: ignore[misc]
+            yield from zip(split(inputs, size), self.targets[block].split(size), strict=True)
+
+    def subset(self, indices: Tensor) -> "InMemory":
+        """Copy the samples with these indices."""
+        return InMemory(map_tensors(lambda x: x[indices], self.inputs), self.targets[indices])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "InMemory":
+        """Move the samples; nothing is copied where they are already right."""
+        return InMemory(cast(self.inputs, device, dtype), cast(self.targets, device, dtype))
+
+    def fingerprint(self) -> str:
+        """Hash every byte, with shapes and dtypes."""
+        digest = hashlib.blake2b(digest_size=16)
+        for leaf in [*leaves(self.inputs), self.targets]:
+            digest.update(f"{tuple(leaf.shape)}{leaf.dtype}".encode())
+            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+class Streamed:
+    """Samples read from a data set each time they are needed."""
+
+    def __init__(self, dataset: "Dataset[Any]", device: torch.device, dtype: torch.dtype | None = None) -> None:
+        self.dataset, self.device, self.dtype = dataset, device, dtype
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches through a DataLoader."""
+        indices = torch.arange(len(self)) if order is None else order
+        rows = [block.tolist() for block in indices.split(size)]
+        # A generator of its own: a DataLoader would otherwise draw from the global one and shift the dropout masks.
+        loader = DataLoader(self.dataset, batch_sampler=rows, collate_fn=collate, generator=torch.Generator())
+        for inputs, targets in loader:
+            yield self._place(inputs), self._place(targets)
+
+    def _place(self, tree: Tree) -> Tree:
+        if self.dtype is None:
+            return map_tensors(lambda x: x.to(self.device), tree)
+        return cast(tree, self.device, self.dtype)
+
+    def subset(self, indices: Tensor) -> "Streamed":
+        """Restrict the data set to these indices."""
+        return Streamed(Subset(self.dataset, indices.tolist()), self.device, self.dtype)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Streamed":
+        """Place batches on another device as they are read."""
+        return Streamed(self.dataset, device, dtype)
+
+    def fingerprint(self) -> str:
+        """Hash length, first and last sample: reading all of a set that does not fit memory would take too long."""
+        ends = self.subset(torch.tensor([0, len(self) - 1]))
+        inputs, targets = next(iter(ends.batches(2)))
+        return f"{len(self)}-{InMemory(inputs, targets).fingerprint()}"
+
+
+def collate(items: Sequence[Any]) -> Batch:
+    """Stack samples; class numbers given as Python integers become int64."""
+    inputs, targets = default_collate(list(items))
+    return (tuple(inputs) if isinstance(inputs, list) else inputs), targets
+
+
+def as_samples(data: Any, which: str, memory_limit: str | int) -> Samples:
+    """Take a split in any form a user brings.
+
+    Args:
+        data: (inputs, targets) as tensors, or a map-style data set of (input, target) pairs.
+        which: "train" or "test", for messages.
+        memory_limit: a data set whose samples take more bytes than this is streamed, for example "4 GiB".
+
+    Returns:
+        Samples in memory where they fit, else streamed.
+
+    Raises:
+        BadInput: the data are of no such form.
+    """
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
+        return InMemory(data[0], data[1])
+    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+        return InMemory(data.tensors[0], data.tensors[1])
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise BadInput(
+            f"{which} is a {type(data).__name__}; give a pair of tensors (inputs, targets) "
+            f"or a map-style data set with __len__ and __getitem__"
+        )
+    return read_dataset(data, which, parse_bytes(memory_limit))
+
+
+def read_dataset(dataset: Any, which: str, limit: int) -> Samples:
+    """Read a data set into tensors where it fits the limit, and leave it to be streamed where it does not.
+
+    Args:
+        dataset: map-style, of (input, target) pairs.
+        which: "train" or "test", for messages.
+        limit: bytes.
+
+    Returns:
+        The samples.
+
+    Raises:
+        BadInput: it is empty, or its items are no pairs of things that stack to tensors.
+    """
+    total = len(dataset)
+    if not total:
+        raise BadInput(f"{which} has no samples; give at least one")
+    try:
+        first = collate([dataset[0]])
+        size = sum(leaf.nbytes for leaf in [*leaves(first[0]), first[1]])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{which}[0] is not an (input, target) pair of tensors, arrays or numbers ({error}); "
+            "convert it in the data set"
+        ) from error
+    streamed = Streamed(dataset, torch.device("cpu"))
+    if size * total > limit:
+        return streamed
+    parts = list(streamed.batches(256))
+    inputs = [leaves(x) for x, _ in parts]
+    columns = iter([torch.cat(column) for column in zip(*inputs, strict=True)])
+    return InMemory(map_tensors(lambda _: next(columns), parts[0][0]), torch.cat([y for _, y in parts]))
+
+
+def parse_bytes(size: str | int) -> int:
+    """Read a size such as "512 MiB" or a number of bytes.
+
+    Args:
+        size: digits and a unit of B, KiB, MiB, GiB, KB, MB, GB.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        BadInput: the text is no size.
+    """
+    if isinstance(size, int):
+        return size
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b)\s*", size, re.IGNORECASE)
+    if not match:
+        raise BadInput(f"memory_limit is {size!r}; write a number and a unit, for example '4 GiB'")
+    return int(float(match[1]) * UNITS[match[2].upper()])
