@@ -210,8 +210,8 @@ def _what_failed(url: str, sink: "Sink", error: Exception) -> str:
 
 def _cut(url: str, sink: "Sink") -> str:
     """Say how much arrived."""
-    of = f" of {sink.total:,}" if sink.total else ""
-    return f"the connection was cut after {sink.arrived:,}{of} bytes of {url}; nothing was kept, run the same command again"
+    arrived = f"{sink.arrived:,} of {sink.total:,}" if sink.total else f"{sink.arrived:,}"
+    return f"the connection was cut after {arrived} bytes of {url}; nothing was kept, run the same command again"
 
 
 def _reason(error: BaseException) -> str:
