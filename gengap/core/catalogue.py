@@ -70,7 +70,9 @@ class Data:
 
 NETWORKS: Mapping[str, Network] = {
     "mlp": Network("gengap.nets.digits:mlp", (1, 8, 8), 10, 17_226, "gengap", "64-128-64-10 with ReLU"),
-    "convnet": Network("gengap.nets.digits:convnet", (1, 8, 8), 10, 25_866, "gengap", "3x3 convolutions 16-32-64"),
+    "convnet": Network(
+        "gengap.nets.digits:convnet", (1, 8, 8), 10, 26_090, "gengap", "3x3 convolutions 16-32-64 with batch norm"
+    ),
     "smith-le-mlp": Network("gengap.nets.smith_le2018:mlp", (1, 28, 28), 10, 636_010, SMITH_LE, "784-800-10"),
     "logistic": Network(
         "gengap.nets.smith_le2018:logistic",

@@ -18,17 +18,12 @@ def mlp(input_shape: tuple[int, ...] = (1, 8, 8), classes: int = 10) -> nn.Modul
 
 
 def convnet(input_shape: tuple[int, ...] = (1, 8, 8), classes: int = 10) -> nn.Module:
-    """Three 3x3 convolutions of 16, 32 and 64 channels, the first two with 2x2 pooling, and a linear output."""
+    """Three 3x3 convolutions of 16, 32 and 64 channels with batch norm, two 2x2 poolings, and a linear output."""
     channels, height, width = input_shape
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64 * (height // 4) * (width // 4), classes),
-    )
+    layers: list[nn.Module] = []
+    for i, features in enumerate((16, 32, 64)):
+        layers += [nn.Conv2d(channels, features, 3, padding=1), nn.BatchNorm2d(features), nn.ReLU()]
+        if i < 2:
+            layers.append(nn.MaxPool2d(2))
+        channels = features
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (height // 4) * (width // 4), classes))

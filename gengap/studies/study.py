@@ -1,0 +1,181 @@
+"""A study: a grid of recipes, what to measure, and what is claimed. Read from TOML, written back resolved."""
+
+import itertools
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from gengap.core.errors import BadInput
+from gengap.core.recipe import Recipe, Record
+
+
+class ProblemSpec(Record):
+    """What is learnt: names of the catalogue, or a factory of the user's."""
+
+    data: str | None = None
+    network: str | None = None
+    loss: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    factory: str | None = Field(default=None, description="package.module:function that returns a gengap.Problem")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.data is None) == (self.factory is None):
+            raise ValueError(
+                "a problem is either a data set of the catalogue (data) or a factory (package.module:function)"
+            )
+        if self.factory and (self.network or self.loss or self.options):
+            raise ValueError("a factory brings its own network, loss and data; leave network, loss and options out")
+        return self
+
+
+class SharpnessSpec(Record):
+    """How sharpness is measured (Keskar et al. 2017, Metric 2.1)."""
+
+    radius: float = Field(default=1e-3, gt=0)
+    search: Literal["robust", "paper"] = "robust"
+    batch_norm: Literal["running", "batch"] = "batch"
+    samples: int | None = Field(
+        default=10_000, ge=1, description="at most this many training samples; absent in TOML: 10,000"
+    )
+
+
+class InterpolationSpec(Record):
+    """The line between the minima of two runs with the same seed."""
+
+    low: float = -1.0
+    high: float = 2.0
+    points: int = Field(default=25, ge=2)
+    batch_norm: Literal["running", "batch", "recompute"] = "batch"
+    pairs: int = Field(default=1, ge=1, description="how many seeds, the first ones")
+
+
+class Measures(Record):
+    """What is measured beside loss, accuracy and distance, which always are."""
+
+    sharpness: SharpnessSpec | None = None
+    interpolation: InterpolationSpec | None = None
+
+
+class Published(Record):
+    """A published number: mean, spread and how many runs."""
+
+    mean: float
+    spread: float | None = Field(default=None, ge=0)
+    runs: int | None = Field(default=None, ge=1)
+
+
+class Claim(Record):
+    """Something that is said of the runs, and that the runs decide.
+
+    Either one cell against a published number (`where` and `paper`), or two cells against each other (`compare`, `expect`).
+    """
+
+    measure: Literal["test_accuracy", "train_accuracy", "test_loss", "train_loss", "sharpness", "distance"]
+    text: str = ""
+    source: str = ""
+    where: dict[str, Any] | None = None
+    paper: Published | None = None
+    compare: dict[str, tuple[Any, Any]] | None = None
+    expect: Literal["first > second", "first < second"] | None = None
+    tolerance: float = Field(
+        default=0.0, ge=0, description="a difference below this does not matter, in the measure's unit"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.compare is None) == (self.where is None):
+            raise ValueError("a claim needs either where (with paper) or compare (with expect)")
+        if self.where is not None and self.paper is None:
+            raise ValueError("a claim about one cell needs paper = { mean = ... }")
+        if self.compare is not None and (self.expect is None or len(self.compare) != 1):
+            raise ValueError("a comparison needs expect, and one field with two values in compare")
+        return self
+
+
+class Study(Record):
+    """A grid of recipes on one problem, with measures and claims.
+
+    Attributes:
+        title: the question.
+        source: where the claims come from.
+        problem: what is learnt.
+        recipe: fields that every cell shares.
+        grid: field -> values; one run per combination.
+        measures: what is measured on every finished run.
+        claim: what the runs decide.
+        evaluations: how often loss and accuracy are measured while training.
+    """
+
+    format: Literal["gengap.study/1"] = "gengap.study/1"
+    title: str
+    source: str = ""
+    evaluations: int = Field(default=20, ge=1)
+    problem: ProblemSpec
+    recipe: dict[str, Any]
+    grid: dict[str, list[Any]]
+    measures: Measures = Measures()
+    claim: tuple[Claim, ...] = ()
+
+    @model_validator(mode="after")
+    def _grid(self) -> Self:
+        for field, values in self.grid.items():
+            if field not in Recipe.model_fields:
+                raise ValueError(f"grid has no recipe field {field!r}; fields are {', '.join(Recipe.model_fields)}")
+            if not values or any(values.count(value) > 1 for value in values):
+                raise ValueError(f"grid.{field} needs at least one value, each once; got {values}")
+            if field in self.recipe:
+                raise ValueError(f"{field} is in recipe and in grid; leave it in one of them")
+        return self
+
+    def recipes(self) -> list[Recipe]:
+        """Give the recipe of every cell, in the order of the grid with the last field fastest.
+
+        Returns:
+            Recipes, not yet resolved for a training set.
+
+        Raises:
+            BadInput: a recipe has a field that cannot be used.
+        """
+        cells = itertools.product(*self.grid.values())
+        return [Recipe(**self.recipe, **dict(zip(self.grid, cell, strict=True))) for cell in cells]
+
+    def to_toml(self) -> str:
+        """Write the study; fields that are absent keep their defaults."""
+        return tomli_w.dumps(without_none(self.model_dump(mode="json")))
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file.
+
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The study.
+
+    Raises:
+        BadInput: the file is not there, is no TOML, or has a field that cannot be used; one sentence with the path.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read the study {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    try:
+        study = Study(**fields)
+        study.recipes()
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    return study
+
+
+def without_none(value: Any) -> Any:
+    """Drop absent fields: TOML has no word for them."""
+    if isinstance(value, dict):
+        return {k: without_none(v) for k, v in value.items() if v is not None and v != {}}
+    return [without_none(v) for v in value] if isinstance(value, list) else value

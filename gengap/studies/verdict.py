@@ -1,0 +1,127 @@
+"""A verdict is computed from a claim and the runs, never typed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gengap.core.estimate import Estimate, mean, paired_difference
+from gengap.studies.study import Claim
+
+Word = Literal["agrees", "same direction", "differs", "insensitive", "not resolvable", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One finished run as a claim sees it.
+
+    Attributes:
+        recipe: fields of its recipe.
+        values: measured numbers by name; None where a number was not measured.
+    """
+
+    recipe: Mapping[str, Any]
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the runs say of a claim.
+
+    Attributes:
+        claim: the claim.
+        word: the verdict.
+        why: a sentence with the numbers it rests on.
+        ours: our estimate: of the cell, or of the paired difference second - first; None where there were no runs.
+    """
+
+    claim: Claim
+    word: Word
+    why: str
+    ours: Estimate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON form."""
+        return {
+            "text": self.claim.text or describe(self.claim),
+            "measure": self.claim.measure,
+            "source": self.claim.source,
+            "published": self.claim.paper.model_dump() if self.claim.paper else None,
+            "ours": self.ours.to_dict() if self.ours else None,
+            "verdict": self.word,
+            "why": self.why,
+        }
+
+
+def describe(claim: Claim) -> str:
+    """Say a claim in words."""
+    if claim.compare and claim.expect:
+        field, (first, second) = next(iter(claim.compare.items()))
+        return f"{claim.measure}: {field} {first} {claim.expect[6]} {field} {second}"
+    where = ", ".join(f"{field} {value}" for field, value in (claim.where or {}).items())
+    return f"{claim.measure} at {where} is {claim.paper.mean if claim.paper else '?'}"
+
+
+def judge(claim: Claim, cells: Sequence[Cell]) -> Verdict:
+    """Decide a claim.
+
+    Args:
+        claim: what is said.
+        cells: all finished runs of the study.
+
+    Returns:
+        For two cells: "agrees" where the 95 % interval of the paired difference lies on the claimed side of zero,
+        "differs" where it lies on the other, "insensitive" where it lies within the claim's tolerance of zero, else
+        "not resolvable". For a published number: "agrees" where the two means are within the sum of both spreads, else
+        "differs". "not run" where runs are missing.
+    """
+    return judge_pair(claim, cells) if claim.compare else judge_number(claim, cells)
+
+
+def judge_number(claim: Claim, cells: Sequence[Cell]) -> Verdict:
+    """Decide whether a cell's mean is the published one."""
+    values = [
+        v for cell in cells if matches(cell, claim.where or {}) if (v := cell.values.get(claim.measure)) is not None
+    ]
+    if not values or claim.paper is None:
+        return Verdict(claim, "not run", "no finished run of this cell", None)
+    ours = mean(values)
+    room = (ours.stdev or 0.0) + (claim.paper.spread or 0.0) + claim.tolerance
+    word: Word = "agrees" if abs(ours.value - claim.paper.mean) <= room else "differs"
+    return Verdict(claim, word, f"ours {ours}, published {claim.paper.mean:.4g} ± {claim.paper.spread or 0:.2g}", ours)
+
+
+def judge_pair(claim: Claim, cells: Sequence[Cell]) -> Verdict:
+    """Decide whether one cell is above the other, by the paired difference over seeds."""
+    field, (first, second) = next(iter((claim.compare or {}).items()))
+    pairs = paired(cells, field, first, second, claim.measure)
+    if not pairs:
+        return Verdict(claim, "not run", "no seed has finished both runs", None)
+    difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    if difference.interval is None:
+        return Verdict(
+            claim, "not resolvable", "one seed cannot say how much seeds differ; run at least two", difference
+        )
+    low, high = difference.interval
+    why = f"second - first is {difference.value:.4g}, 95 % interval {low:.4g} to {high:.4g}, {len(pairs)} paired seeds"
+    if max(abs(low), abs(high)) <= claim.tolerance:
+        return Verdict(claim, "insensitive", f"{why}; differences up to {claim.tolerance:g} do not matter", difference)
+    if low <= 0 <= high:
+        return Verdict(claim, "not resolvable", why, difference)
+    falls = high < 0
+    return Verdict(claim, "agrees" if falls == (claim.expect == "first > second") else "differs", why, difference)
+
+
+def paired(cells: Sequence[Cell], field: str, first: Any, second: Any, measure: str) -> list[tuple[float, float]]:
+    """Give the values of two cells for every seed that has both."""
+    found: dict[Any, dict[int, float]] = {}
+    for cell in cells:
+        value = cell.values.get(measure)
+        for i, wanted in enumerate((first, second)):
+            if value is not None and cell.recipe.get(field) == wanted:
+                found.setdefault(cell.recipe.get("seed"), {})[i] = value
+    return [(pair[0], pair[1]) for _, pair in sorted(found.items()) if len(pair) == 2]
+
+
+def matches(cell: Cell, where: Mapping[str, Any]) -> bool:
+    """Tell whether a run is of a cell."""
+    return all(cell.recipe.get(field) == value for field, value in where.items())
