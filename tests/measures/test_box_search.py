@@ -1,0 +1,111 @@
+# Oracles: formulas of the box and of single ascent steps worked out by hand, and linear functions, whose highest point
+# in a box is the corner along their slope.
+import numpy as np
+import pytest
+import torch
+
+from gengap.core.events import silent
+from gengap.measures.box_search import Box, Surface, Trail, quasi_newton, sign_ascent, tie_broken
+from gengap.measures.protocols import Plain
+from gengap.measures.trees import fill, flatten
+
+ZERO = np.zeros(3)
+
+
+def surface(function, size=3, dtype=torch.float64):
+    return Surface(Plain(lambda p: function(p["w"])), {"w": torch.zeros(size, dtype=dtype)}, silent)
+
+
+def test_the_box_is_relative_to_the_weight_plus_one():
+    box = Box.around(np.array([0.0, 3.0, -1.0]), 0.1)
+    assert box.upper == pytest.approx([0.1, 3.4, -0.8], abs=1e-15)
+    assert box.lower == pytest.approx([-0.1, 2.6, -1.2], abs=1e-15)
+    assert box.corner(np.array([1.0, -1.0, 1.0])) == pytest.approx([0.1, 2.6, -0.8], abs=1e-15)
+
+
+def test_share_at_bound_counts_both_faces():
+    box = Box.around(np.zeros(4), 0.1)
+    assert box.share_at_bound(np.array([0.1, -0.1, 0.05, 0.0])) == 0.5
+    assert box.share_at_bound(box.centre) == 0
+
+
+def test_ties_are_broken_at_random_and_nothing_else_is():
+    gradient = np.concatenate([[3.0, -1e-300, np.inf, -np.inf], np.zeros(500), [np.nan] * 500])
+    signs = tie_broken(gradient, np.random.default_rng(0))
+    assert signs[:4].tolist() == [1, -1, 1, -1]
+    assert set(signs[4:]) == {-1.0, 1.0}
+    assert abs(signs[4:504].mean()) < 5 / 500**0.5
+    assert abs(signs[504:].mean()) < 5 / 500**0.5
+
+
+def test_ascent_steps_by_half_the_box_and_stops_in_the_corner():
+    seen = []
+
+    def slope(w):
+        seen.append(w.detach().tolist())
+        return w @ torch.tensor([1.0, -2.0, 4.0], dtype=w.dtype)
+
+    on, box = surface(slope), Box.around(ZERO, 0.1)
+    found = sign_ascent(Trail(on, box, "a"), box, on.at(ZERO), np.random.default_rng(0), steps=10)
+    assert seen == [[0, 0, 0], [0.05, -0.05, 0.05], [0.1, -0.1, 0.1]]
+    assert (found.iterations, found.evaluations, found.share_at_bound) == (2, 2, 1.0)
+    assert found.peak == pytest.approx(0.7, rel=1e-15)
+
+
+def test_ascent_steps_back_from_a_cliff():
+    on, box = surface(lambda w: torch.where(w.sum() > 0.2, torch.nan, w.sum())), Box.around(ZERO, 0.1)
+    found = sign_ascent(Trail(on, box, "a"), box, on.at(ZERO), np.random.default_rng(0), steps=10)
+    assert on.nonfinite > 0
+    assert 0.18 < found.peak <= 0.2
+
+
+def test_quasi_newton_does_not_ask_again_for_its_start():
+    on, box = surface(lambda w: w.sum()), Box.around(ZERO, 0.1)
+    first = on.at(ZERO)
+    found = quasi_newton(Trail(on, box, "q"), box, ZERO, first, scale=1.0, iterations=10)
+    assert on.evaluations == 1 + found.evaluations
+    assert found.peak == pytest.approx(0.3, rel=1e-15)
+    assert found.share_at_bound == 1
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_scale_decides_how_far_a_steep_or_flat_slope_moves(scale):
+    """A slope of 1e-30 divided by itself crosses the box; left alone it moves by 1e-30."""
+    on, box = surface(lambda w: w.square().sum() + 1e-30 * w.sum()), Box.around(ZERO, 0.1)
+    found = quasi_newton(Trail(on, box, "q"), box, ZERO, on.at(ZERO), scale=scale, iterations=1)
+    assert (found.peak > 0.02) == (scale == 1e-30)
+
+
+def test_iterations_are_bounded_and_all_points_lie_in_the_box():
+    seen = []
+
+    def wavy(w):
+        seen.append(w.detach().numpy().copy())
+        return torch.sin(20 * w).sum() + (w[0] * w[1] * 30)
+
+    on, box = surface(wavy), Box.around(np.array([0.4, -0.3, 0.0]), 0.5)
+    first = on.at(box.centre)
+    found = quasi_newton(Trail(on, box, "q"), box, box.centre, first, scale=1.0, iterations=3)
+    sign_ascent(Trail(on, box, "a"), box, first, np.random.default_rng(0), steps=4)
+    assert found.iterations <= 3
+    assert all(np.all((box.lower <= x) & (x <= box.upper)) for x in seen)
+
+
+def test_a_scale_exists_only_where_the_loss_can_be_divided_by_it():
+    assert surface(lambda w: w @ torch.tensor([1.0, -7.0, 2.0], dtype=w.dtype)).at(ZERO).scale == 7
+    assert surface(lambda w: 1e-200 * w.sum()).at(ZERO).scale is None
+    assert surface(lambda w: (0 * w).sum()).at(ZERO).scale is None
+    assert surface(lambda w: w.sum() * torch.inf).at(np.ones(3)).scale is None
+
+
+def test_a_vector_goes_into_the_tensors_and_back():
+    tree = {
+        "b": torch.zeros(2, 3, dtype=torch.float32),
+        "a": torch.zeros((), dtype=torch.float64),
+        "none": torch.zeros(0),
+    }
+    vector = np.arange(7.0) / 3
+    fill(tree, vector)
+    assert tree["b"][1, 0].item() == np.float32(1.0)
+    assert tree["a"].item() == 2.0
+    assert flatten(tree) == pytest.approx(np.append(vector[:6].astype(np.float32), 2.0), abs=0)
