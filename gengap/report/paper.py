@@ -1,0 +1,256 @@
+"""Figures for papers and for pages without JavaScript: PNG, SVG, and SVG that takes its colours from the page."""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator
+
+from gengap.core.files import whole_file
+from gengap.report import numbers
+from gengap.report.shapes import Axis, Figure, Role, Series, Side, Style
+
+WIDTH, HEIGHT = 380, 300  # points; a page shows them about as large, so that text is read at its size
+TEXT = 12.0
+DOTS_PER_INCH = 200
+PAPER, INK, MUTED, RULE = "#ffffff", "#1f2328", "#59636e", "#d9dee3"
+COLOURS: dict[Role, str] = {
+    "small": "#0072b2",
+    "large": "#d55e00",
+    "loss": "#1f2328",
+    "accuracy": "#007a5a",
+    "ink": MUTED,
+}
+VARIABLES = {  # the page's names for the colours above
+    PAPER: "var(--paper)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    COLOURS["small"]: "var(--small)",
+    COLOURS["large"]: "var(--large)",
+    COLOURS["accuracy"]: "var(--accuracy)",
+}
+DASHES: dict[Style, tuple[float, ...]] = {"dashed": (4.0, 2.0)}
+LONGEST_NAME = 16
+HALF_WAY = 0.5  # between the small batch at 0 and the large one at 1
+
+
+def save(figure: Figure, folder: Path) -> list[Path]:
+    """Write a figure as files.
+
+    Args:
+        figure: one that is not empty.
+        folder: where; made if missing.
+
+    Returns:
+        The PNG (200 dpi) and the SVG file; the same figure gives the same bytes.
+    """
+    paths = [folder / f"{figure.name}.png", folder / f"{figure.name}.svg"]
+    with whole_file(paths[0]) as part:
+        part.write_bytes(rendered(figure, "png"))
+    with whole_file(paths[1]) as part:
+        part.write_bytes(titled(figure, rendered(figure, "svg").decode()).encode())
+    return paths
+
+
+def inline(figure: Figure) -> str:
+    """Draw a figure as an SVG element for a page.
+
+    Args:
+        figure: one that is not empty.
+
+    Returns:
+        The element: text as text, ids that begin with the figure's name, and colours as CSS variables (`--paper`,
+        `--ink`, `--muted`, `--rule`, `--small`, `--large`, `--accuracy`), so that it follows light and dark.
+    """
+    text = titled(figure, rendered(figure, "svg").decode())
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    label = html.escape(f"{figure.title}. {figure.caption}")
+    text = re.sub(r"<svg[^>]*>", f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">', text, count=1)
+    text = re.sub(r'(?<=\sid=")|(?<=url\(#)|(?<=href="#)', f"{figure.name}-", text).replace("xlink:href", "href")
+    text = re.sub(r"font: (\S+) 'DejaVu Sans'[^;\"]*", r"font-size: \1", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text.strip()
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """Draw with matplotlib's own defaults, whatever the user's settings are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rc("svg", fonttype="none", hashsalt=figure.name)
+        mpl.rc("font", size=TEXT)
+        mpl.rc("text", color=INK, parse_math=False)
+        buffer = io.BytesIO()
+        metadata = {"Software": None} if form == "png" else dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        canvas = draw(figure)
+        canvas.savefig(buffer, format=form, dpi=DOTS_PER_INCH if form == "png" else 72, metadata=metadata)
+        return buffer.getvalue()
+
+
+def draw(figure: Figure) -> Canvas:
+    """Put a figure on a canvas."""
+    canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, layout="constrained", facecolor=PAPER)
+    left = canvas.add_subplot()
+    sides: dict[Side, Axes] = {"left": left}
+    dress(left, figure)
+    if figure.right is not None:
+        sides["right"] = left.twinx()
+        dress_right(sides["right"], figure.right)
+        left.set_zorder(1)
+    for guide in figure.guides:
+        left.axvline(guide.x, color=COLOURS[guide.role], lw=1.5, alpha=0.7, zorder=1)
+        at = left.get_xaxis_transform()
+        left.text(guide.x, 1.015, short(guide.label), transform=at, ha="center", color=COLOURS[guide.role])
+    for place, series in enumerate(figure.series):
+        mark(sides[series.side], series, place, log=figure.left.log)
+    add_key(canvas, figure)
+    return canvas
+
+
+def dress(axes: Axes, figure: Figure) -> None:
+    """Set axes and grid of the left side."""
+    axes.patch.set_visible(False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(RULE)
+    axes.tick_params(color=RULE, labelcolor=INK, labelsize=TEXT, length=3)
+    axes.grid(axis="y", color=RULE, lw=0.7)
+    axes.set_axisbelow(True)
+    scale(axes, figure.left, values_of(figure, "left"))
+    axes.set_ylabel(figure.left.text, color=INK, fontsize=TEXT)
+    axes.set_xlabel(figure.x.text, color=INK, fontsize=TEXT)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: numbers.tick(x)))
+    if figure.x.limits is not None:
+        axes.set_xlim(*figure.x.limits)
+    if figure.x.names:
+        axes.set_xticks([x for x, _ in figure.x.names], [short(name) for _, name in figure.x.names])
+        axes.tick_params(axis="x", length=0, pad=6)
+
+
+def dress_right(axes: Axes, axis: Axis) -> None:
+    """Set the right axis in the colour of what belongs to it."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    colour = COLOURS["accuracy"]
+    axes.tick_params(color=RULE, labelcolor=colour, labelsize=TEXT, length=3)
+    scale(axes, axis, [])
+    axes.set_ylabel(axis.text, color=colour, fontsize=TEXT)
+
+
+def scale(axes: Axes, axis: Axis, values: Sequence[float]) -> None:
+    """Set scale, limits and ticks of an upright axis."""
+    if axis.log:
+        axes.set_yscale("log")
+    if axis.limits is not None:
+        axes.set_ylim(*axis.limits)
+    axes.margins(y=0.08)
+    axes.yaxis.set_major_locator(ticks(axis, values))
+    axes.yaxis.set_minor_locator(FixedLocator([]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: numbers.tick(y)))
+
+
+def ticks(axis: Axis, values: Sequence[float]) -> Locator:
+    """Choose tick places: decades where there are several, else 1-2-5, else round numbers."""
+    ratio = max(values) / min(values) if axis.log and values else 1.0
+    if ratio >= 300:
+        return LogLocator(numticks=7)
+    if ratio >= 5:
+        return LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 60 else (1.0, 3.0), numticks=9)
+    return MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+
+
+def values_of(figure: Figure, side: Side) -> list[float]:
+    """Collect what one side must show, error bars included."""
+    own = [series for series in figure.series if series.side == side]
+    bars = [end for series in own for bar in series.intervals if bar for end in bar]
+    return [y for series in own for y in series.y if y is not None] + bars
+
+
+def mark(axes: Axes, series: Series, place: int, *, log: bool) -> None:
+    """Draw one series; its name comes back as a tooltip through its id."""
+    colour = COLOURS[series.role]
+    if series.style in {"solid", "dashed"}:
+        y = [float("nan") if value is None else value for value in series.y]
+        width, alpha = (0.9, 0.4) if series.faint else (1.8, 1.0)
+        dashes = DASHES.get(series.style, (None, None))
+        axes.plot(series.x, y, color=colour, lw=width, alpha=alpha, dashes=dashes, gid=f"tip-{place}", zorder=2)
+        return
+    for i, (x, value) in enumerate(zip(series.x, series.y, strict=True)):
+        if value is not None:
+            mark_point(axes, series, (x, value), f"tip-{place}-{i}", log=log)
+            bar = series.intervals[i] if series.intervals else None
+            if bar:
+                axes.plot((x, x), bar, color=colour, lw=1.8, zorder=3, solid_capstyle="butt")
+
+
+def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, *, log: bool) -> None:
+    """Draw one point: a seed small, a mean as a diamond with its value, a published number open."""
+    mean = series.style == "mean"
+    colour = COLOURS[series.role]
+    point = Line2D([at[0]], [at[1]], marker="D" if mean else "o", markersize=8.5 if mean else 6.5, linestyle="none")
+    point.set_markerfacecolor(PAPER if series.style == "open" else colour)
+    point.set_markeredgecolor(colour if series.style == "open" else PAPER)
+    point.set_clip_on(False)
+    point.set_gid(gid)
+    point.set_zorder(4)
+    axes.add_line(point)
+    if mean:
+        write_value(axes, at, numbers.number(at[1], 3 if log else 4))
+
+
+def write_value(axes: Axes, at: tuple[float, float], text: str) -> None:
+    """Write a value on the outer side of its mark."""
+    outward, side = (-8, "right") if at[0] < HALF_WAY else (8, "left")
+    axes.annotate(
+        text, at, xytext=(outward, 0), textcoords="offset points", ha=side, va="center", annotation_clip=False
+    )
+
+
+def add_key(canvas: Canvas, figure: Figure) -> None:
+    """Write the key above the axes, where it covers no data."""
+    if not figure.key:
+        return
+    handles = []
+    for entry in figure.key:
+        dots = entry.style == "dots"
+        line = Line2D([], [], color=COLOURS[entry.role], label=short(entry.label), linewidth=0 if dots else 1.8)
+        line.set_marker("o" if dots else "")
+        if entry.style in DASHES:
+            line.set_dashes(DASHES[entry.style])
+        handles.append(line)
+    canvas.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        borderpad=0.0,
+    )
+
+
+def titled(figure: Figure, text: str) -> str:
+    """Give marks a title, which browsers show under the pointer."""
+
+    def with_title(found: re.Match[str]) -> str:
+        place, _, point = found["which"].partition("-")
+        series = figure.series[int(place)]
+        note = series.notes[int(point)] if point and series.notes else series.label
+        return f"{found[0]}<title>{html.escape(note)}</title>"
+
+    return re.sub(r'<g id="tip-(?P<which>\d+(-\d+)?)">', with_title, text)
+
+
+def short(name: str) -> str:
+    """Cut a name that would run into its neighbour."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
