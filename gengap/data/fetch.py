@@ -13,7 +13,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pooch import HTTPDownloader
-from requests import RequestException
+from requests import RequestException, Response
+from urllib3.exceptions import IncompleteRead
 
 from gengap.core.catalogue import DATA, find
 from gengap.core.errors import BadInput, DamagedFile, OutOfSpace
@@ -168,7 +169,8 @@ def _extract(archive: Path, folder: Path, wanted: Mapping[str, str], listen: Lis
                     _check(part, want, f"{folder.name}/{file} in {archive}")
                 listen(Message(f"{folder / file} is ready"))
     except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
-        raise DamagedFile(f"{archive} is a damaged archive ({error}); nothing more was taken out of it") from error
+        reason = str(error).partition(":\n")[0]  # tarfile lists below what it tried
+        raise DamagedFile(f"{archive} is a damaged archive ({reason}); nothing more was taken out of it") from error
 
 
 def _download(url: str, target: Path, want: str, listen: Listener) -> None:
@@ -182,16 +184,23 @@ def _download(url: str, target: Path, want: str, listen: Listener) -> None:
 
 def _transfer(url: str, sink: "Sink") -> None:
     """Move the bytes; a failure becomes one sentence."""
-    # gzip on the way would make the length and the checksum those of something else
+    opened: list[Response] = []  # pooch leaves the connection open when it fails
     downloader = HTTPDownloader(
-        progressbar=sink, chunk_size=CHUNK, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+        progressbar=sink,
+        chunk_size=CHUNK,
+        timeout=TIMEOUT,
+        headers={"Accept-Encoding": "identity"},  # gzip on the way would change length and checksum
+        hooks={"response": lambda response, **_: opened.append(response)},
     )
     try:
         downloader(url, sink, None)
     except (RequestException, ValueError) as error:
         raise BadInput(_what_failed(url, sink, error)) from error
+    finally:
+        for response in opened:
+            response.close()
     if sink.total and sink.arrived != sink.total:  # before requests 2.32 a cut connection passed for the end
-        raise BadInput(_cut(url, sink))
+        raise BadInput(_cut(url, sink.arrived, sink.total))
 
 
 def _what_failed(url: str, sink: "Sink", error: Exception) -> str:
@@ -203,28 +212,36 @@ def _what_failed(url: str, sink: "Sink", error: Exception) -> str:
             f"name a mirror, or copy the file into place by hand"
         )
     if sink.started:
-        return _cut(url, sink)
+        # urllib3 knows what arrived of the chunk that was never handed on
+        known = [layer.partial for layer in _layers(error) if isinstance(layer, IncompleteRead)]
+        return _cut(url, max([sink.arrived, *(n for n in known if isinstance(n, int))]), sink.total)
     host = urlsplit(url).netloc or url
     return f"cannot reach {host} for {url}: {_reason(error)}; check the network, or name a mirror"
 
 
-def _cut(url: str, sink: "Sink") -> str:
+def _cut(url: str, arrived: int, total: int) -> str:
     """Say how much arrived."""
-    arrived = f"{sink.arrived:,} of {sink.total:,}" if sink.total else f"{sink.arrived:,}"
-    return f"the connection was cut after {arrived} bytes of {url}; nothing was kept, run the same command again"
+    share = f"{arrived:,} of {total:,}" if total else f"{arrived:,}"
+    return f"the connection was cut after {share} bytes of {url}; nothing was kept, run the same command again"
 
 
 def _reason(error: BaseException) -> str:
     """Find the system's words below the layers of the libraries."""
-    seen: BaseException | None = error
     words = str(error)
-    while seen is not None:
-        if isinstance(seen, TimeoutError) or "timed out" in str(seen):
+    for layer in _layers(error):
+        if isinstance(layer, TimeoutError) or "timed out" in str(layer):
             return f"no answer within {TIMEOUT:g} seconds"
-        if isinstance(seen, OSError) and seen.strerror:
-            words = seen.strerror
-        seen = seen.__cause__ or seen.__context__
-    return words
+        if isinstance(layer, OSError) and layer.strerror:
+            words = layer.strerror
+    return " ".join(words.split())
+
+
+def _layers(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and those it was raised from."""
+    layer: BaseException | None = error
+    while layer is not None:
+        yield layer
+        layer = layer.__cause__ or layer.__context__
 
 
 class Sink:
