@@ -62,7 +62,7 @@ def any_array(draw):
     return code, letter, draw(arrays.arrays(dtype, shape))
 
 
-@settings(deadline=None)  # shared machines stall
+@settings(deadline=None)  # slow machines stall
 @given(example=any_array(), compress=st.booleans())
 def test_every_type_and_shape_comes_back(tmp_path_factory, example, compress):
     code, letter, values = example
@@ -77,7 +77,7 @@ def test_every_type_and_shape_comes_back(tmp_path_factory, example, compress):
     assert np.array_equal(found, values, equal_nan=values.dtype.kind == "f")
 
 
-@settings(deadline=None)  # shared machines stall
+@settings(deadline=None)  # slow machines stall
 @given(st.binary(max_size=40).map(lambda tail: b"\0\0" + tail) | st.binary(max_size=20))
 def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path_factory, raw):
     file = tmp_path_factory.mktemp("idx") / "file"

@@ -9,7 +9,7 @@ from gengap.core.errors import BadInput
 from gengap.data.order import permutation, subset
 
 
-@settings(deadline=None)  # shared machines stall
+@settings(deadline=None)  # slow machines stall
 @given(st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 300))
 def test_every_sample_comes_once_an_epoch(seed, epoch, n):
     found = permutation(seed, epoch, n)
@@ -47,7 +47,7 @@ def test_every_position_is_as_likely_as_any_other():
     assert deviation / (n / 4) < 0.03
 
 
-@settings(deadline=None)  # shared machines stall
+@settings(deadline=None)  # slow machines stall
 @given(st.integers(0, 2**40), st.data())
 def test_a_subset_is_sorted_without_repetition_and_part_of_larger_ones(seed, data):
     n = data.draw(st.integers(1, 200))
