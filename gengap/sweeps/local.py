@@ -1,0 +1,253 @@
+"""Make the runs of a study in this process, one after the other, and keep them in a store."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from gengap.core.environment import environment
+from gengap.core.errors import GengapError, Interrupted
+from gengap.core.events import Event, Listener, Message, Progress, silent
+from gengap.problem.problem import Problem
+from gengap.store.rows import RunRow, now
+from gengap.store.store import Store
+from gengap.studies.study import Study
+from gengap.sweeps.measuring import describe, measure_path, measure_run
+from gengap.sweeps.plan import Task, facts, tasks
+from gengap.training.run import Run
+from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a call of `run_study` did.
+
+    Attributes:
+        trained: runs made now.
+        reused: runs that were there already, or that another process made meanwhile.
+        problems: sentences about runs that diverged or failed.
+    """
+
+    trained: int = 0
+    reused: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def run_study(
+    study: Study,
+    problem: Problem,
+    store: Store,
+    *,
+    device: str | torch.device = "cpu",
+    listen: Listener = silent,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+) -> Tally:
+    """Train what is missing, measure what is not measured, and keep all of it.
+
+    A finished run is never trained again. Several processes may work on the same study in the same store: each run is
+    made by one of them. A run that diverges or fails is kept with its reason, and the study goes on.
+
+    Args:
+        study: grid, measures.
+        problem: what is learnt.
+        store: where runs are looked up and kept.
+        device: where to train and measure.
+        listen: told of the progress.
+        checkpoint_every: seconds between checkpoints of the run at work.
+
+    Returns:
+        What was done.
+
+    Raises:
+        Interrupted: Ctrl-C; finished runs are kept, and the one at work has a checkpoint.
+        BadInput: the problem or a recipe cannot be used; nothing was trained.
+    """
+    problem.check()
+    place = find_device(device)
+    todo = tasks(study, problem)
+    store.add_problem(problem.fingerprint, facts(problem))
+    store.remember("keys", [task.key for task in todo])
+    tally, done = Tally(), 0
+
+    def numbered(event: Event) -> None:
+        if isinstance(event, Progress):
+            event = Progress(
+                f"run {done + 1} of {len(todo)}: {event.what}", event.done, event.total, event.unit, event.note
+            )
+        listen(event)
+
+    def work(task: Task) -> None:
+        nonlocal done
+        make_run(study, problem, store, task, place=place, listen=numbered, every=checkpoint_every, tally=tally)
+        measure_run(
+            study, problem, store, task.key, device=place, listen=renamed(numbered, describe(task.recipe.model_dump()))
+        )
+        done += 1
+
+    share_out([(task.key, partial(work, task)) for task in todo], store, listen)
+    spec = study.measures.interpolation
+    if spec:
+        path = partial(measure_path, spec, problem, store, device=place, listen=listen)
+        chosen = pairs(todo, store)[: spec.pairs]
+        share_out([("+".join(keys), partial(path, keys)) for keys in chosen], store, listen)
+    return tally
+
+
+def share_out(jobs: Sequence[tuple[str, Callable[[], None]]], store: Store, listen: Listener) -> None:
+    """Do every job that no other process is doing; wait for the others and make sure that they were done."""
+    waiting = list(jobs)
+    told = False
+    while waiting:
+        busy = []
+        for name, job in waiting:
+            with store.claim(name) as granted:
+                if granted:
+                    job()
+                else:
+                    busy.append((name, job))
+        if busy and not told:
+            listen(Message(f"{len(busy)} of the runs are being made by another process; waiting for them"))
+            told = True
+        if len(busy) == len(waiting):
+            time.sleep(POLL_SECONDS)
+        waiting = busy
+
+
+def make_run(
+    study: Study,
+    problem: Problem,
+    store: Store,
+    task: Task,
+    *,
+    place: torch.device,
+    listen: Listener,
+    every: float,
+    tally: Tally,
+) -> None:
+    """Train one task unless the store has it, and keep the run.
+
+    Args:
+        study: says how often to evaluate.
+        problem: what is learnt.
+        store: takes the run.
+        task: which.
+        place: the device.
+        listen: told of the progress.
+        every: seconds between checkpoints.
+        tally: counts.
+
+    Raises:
+        Interrupted: Ctrl-C.
+    """
+    row = store.run(task.key)
+    if row is None or row.outcome == "failed":
+        row = fresh_run(study, problem, store, task, place=place, listen=listen, every=every)
+        tally.trained += 1
+    else:
+        tally.reused += 1
+    if row.outcome != "finished":
+        said = f"{describe(row.recipe)}: {row.outcome} at step {row.step:,}: {row.reason}"
+        tally.problems.append(said)
+        listen(Message(said, warning=True))
+
+
+def fresh_run(
+    study: Study, problem: Problem, store: Store, task: Task, *, place: torch.device, listen: Listener, every: float
+) -> RunRow:
+    """Train one task and keep it, whatever its outcome.
+
+    Args:
+        study: says how often to evaluate.
+        problem: what is learnt.
+        store: takes the run and its checkpoints.
+        task: which.
+        place: the device.
+        listen: told of the progress.
+        every: seconds between checkpoints.
+
+    Returns:
+        The row of the ledger.
+
+    Raises:
+        Interrupted: Ctrl-C.
+        GengapError: what is wrong with the input or the disk is wrong for all runs: the study ends.
+    """
+    try:
+        run = train(
+            problem,
+            task.recipe,
+            device=place,
+            evaluations=study.evaluations,
+            checkpoint=store.checkpoint(task.key),
+            checkpoint_every=every,
+            listen=listen,
+        )
+    except GengapError:
+        raise
+    except (RuntimeError, MemoryError, ValueError, IndexError, TypeError) as error:
+        row = row_of(
+            task, problem, outcome="failed", step=0, reason=f"{type(error).__name__}: {error}".partition("\n")[0]
+        )
+        store.add_run(row, {})
+        return row
+    if run.outcome.kind == "interrupted":
+        raise Interrupted(f"interrupted in {describe(task.recipe.model_dump())} at step {run.outcome.step:,}")
+    row = row_of(
+        task,
+        problem,
+        outcome=run.outcome.kind,
+        step=run.outcome.step,
+        reason=run.outcome.reason,
+        cost=asdict(run.cost),
+        history=tuple(point.to_dict() for point in run.history),
+    )
+    store.add_run(row, weights(run))
+    return row
+
+
+def row_of(task: Task, problem: Problem, **fields: Any) -> RunRow:
+    """Make the row of a run."""
+    machine = {**environment(), "threads": torch.get_num_threads()}
+    return RunRow(
+        key=task.key,
+        problem=problem.fingerprint,
+        recipe=task.recipe.model_dump(mode="json"),
+        environment=machine,
+        created=now(),
+        **{"cost": {}, "history": (), **fields},
+    )
+
+
+def weights(run: Run) -> dict[str, dict[str, Any]]:
+    """Give a run's tensors as arrays for the store."""
+    parts = {"final": run.params, "initial": run.initial_params, "buffers": run.buffers}
+    return {which: {name: t.cpu().numpy() for name, t in part.items()} for which, part in parts.items()}
+
+
+def pairs(todo: list[Task], store: Store) -> list[tuple[str, str]]:
+    """Pair the finished runs of the two batch sizes by seed, small first; nothing where there are not two sizes."""
+    sizes = sorted({int(task.recipe.batch_size) for task in todo})
+    if len(sizes) != 2:
+        return []
+    by_seed: dict[int, dict[int, str]] = {}
+    for task in todo:
+        row = store.run(task.key)
+        if row is not None and row.outcome == "finished":
+            by_seed.setdefault(task.recipe.seed, {})[int(task.recipe.batch_size)] = task.key
+    return [(found[sizes[0]], found[sizes[1]]) for _, found in sorted(by_seed.items()) if len(found) == 2]
+
+
+def renamed(listen: Listener, what: str) -> Listener:
+    """Prefix what a measure says with the run it is about."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Progress):
+            event = Progress(f"{what}, {event.what}", event.done, event.total, event.unit, event.note)
+        listen(event)
+
+    return tell

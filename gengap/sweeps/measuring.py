@@ -1,0 +1,113 @@
+"""Measures of stored runs: taken once, kept in the ledger."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gengap.core.errors import BadInput
+from gengap.core.events import Listener, Message
+from gengap.data.order import subset
+from gengap.measures.distance import distance
+from gengap.measures.landscape import interpolate
+from gengap.measures.sharpness import sharpness
+from gengap.problem.problem import Problem
+from gengap.store.store import Store
+from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study
+
+
+def sharpness_settings(spec: SharpnessSpec) -> dict[str, Any]:
+    """Give what decides the value of a sharpness."""
+    return spec.model_dump(mode="json")
+
+
+def interpolation_settings(spec: InterpolationSpec) -> dict[str, Any]:
+    """Give what decides the values along a path; how many pairs are measured does not."""
+    return spec.model_dump(mode="json", exclude={"pairs"})
+
+
+def measure_run(
+    study: Study, problem: Problem, store: Store, key: str, *, device: torch.device, listen: Listener
+) -> None:
+    """Take the study's measures of one finished run, those that the ledger does not have yet.
+
+    Args:
+        study: says which.
+        problem: the run's.
+        store: holds the run's weights and takes the records.
+        key: of the run.
+        device: where to measure.
+        listen: told of the progress.
+    """
+    row = store.run(key)
+    if row is None or row.outcome != "finished":
+        return
+    if store.measure(key, "distance", {}) is None:
+        final, initial = tensors(store.weights(key, "final"), device), tensors(store.weights(key, "initial"), device)
+        store.add_measure(key, "distance", {}, distance(final, initial).to_dict())
+    spec = study.measures.sharpness
+    if spec is None or store.measure(key, "sharpness", sharpness_settings(spec)) is not None:
+        return
+    params = tensors(store.weights(key, "final"), device)
+    buffers = tensors(store.weights(key, "buffers"), device)
+    total = len(problem.samples("train"))
+    chosen = subset(0, total, spec.samples) if spec.samples and spec.samples < total else None
+    loss = problem.loss_function("train", batch_norm=spec.batch_norm, buffers=buffers, samples=chosen)
+    try:
+        found = sharpness(loss, params, radius=spec.radius, search=spec.search, listen=listen)
+    except BadInput as error:
+        listen(Message(f"no sharpness for {describe(row.recipe)}: {error}", warning=True))
+        return
+    store.add_measure(key, "sharpness", sharpness_settings(spec), found.to_dict())
+
+
+def measure_path(
+    spec: InterpolationSpec,
+    problem: Problem,
+    store: Store,
+    keys: tuple[str, str],
+    *,
+    device: torch.device,
+    listen: Listener,
+) -> None:
+    """Measure the line between two finished runs, unless the ledger has it.
+
+    Args:
+        spec: of the study.
+        problem: of both runs.
+        store: holds their weights and takes the record.
+        keys: of the run at alpha 0 and of the run at alpha 1.
+        device: where to measure.
+        listen: told of the progress.
+    """
+    subject, settings = "+".join(keys), interpolation_settings(spec)
+    if store.measure(subject, "interpolation", settings) is not None:
+        return
+    ends = [tensors(store.weights(key, "final"), device) for key in keys]
+    buffers = [tensors(store.weights(key, "buffers"), device) for key in keys]
+    losses = [
+        problem.loss_function(split, batch_norm=spec.batch_norm, buffers=buffers[0]) for split in ("train", "test")
+    ]
+    running = spec.batch_norm == "running"
+    path = interpolate(
+        losses,
+        a=ends[0],
+        b=ends[1],
+        alphas=np.linspace(spec.low, spec.high, spec.points).tolist(),
+        a_buffers=buffers[0] if running else None,
+        b_buffers=buffers[1] if running else None,
+        listen=listen,
+    )
+    store.add_measure(subject, "interpolation", settings, path.to_dict())
+
+
+def tensors(arrays: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Make tensors of stored arrays."""
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def describe(recipe: Mapping[str, Any]) -> str:
+    """Name a run in words."""
+    return f"batch {recipe['batch_size']:,}, seed {recipe['seed']}"

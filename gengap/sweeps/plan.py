@@ -1,0 +1,107 @@
+"""From a study to runs: make the problem, list the runs, see which are missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gengap.core.catalogue import resolve
+from gengap.core.errors import BadInput
+from gengap.core.recipe import Recipe, digest
+from gengap.problem.load import load
+from gengap.problem.problem import Origin, Problem
+from gengap.store.store import Store
+from gengap.studies.study import ProblemSpec, Study
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run to be made.
+
+    Attributes:
+        key: hash of problem and recipe: its name in the store.
+        recipe: resolved for the problem's training set.
+    """
+
+    key: str
+    recipe: Recipe
+
+
+def make_problem(spec: ProblemSpec, root: str | Path | None = None) -> Problem:
+    """Make the problem that a study names.
+
+    Args:
+        spec: of the study.
+        root: folder with the data; by default the environment variable GENGAP_DATA.
+
+    Returns:
+        The problem.
+
+    Raises:
+        BadInput: the problem was made in Python and cannot be made again from its name, or its factory gives no Problem.
+    """
+    if spec.data:
+        return load(spec.data, network=spec.network, root=root, loss=spec.loss, **spec.options)
+    if not spec.factory:
+        raise BadInput(
+            f"the problem {spec.name!r} was made in a Python program; put it into a function and name that as "
+            f'factory = "package.module:function" in the study'
+        )
+    made = resolve(spec.factory)()
+    if not isinstance(made, Problem):
+        raise BadInput(f"{spec.factory} returned a {type(made).__name__}; it must return a gengap.Problem")
+    return made.with_origin(Origin(factory=spec.factory))
+
+
+def spec_of(problem: Problem) -> ProblemSpec:
+    """Say how a problem can be made again."""
+    origin = problem.origin
+    if origin.factory:
+        return ProblemSpec(factory=origin.factory)
+    if origin.data is None:
+        return ProblemSpec(name=problem.name)
+    return ProblemSpec(data=origin.data, network=origin.network, loss=problem.loss.name, options=dict(origin.options))
+
+
+def tasks(study: Study, problem: Problem) -> list[Task]:
+    """List the runs of a study, seeds outermost so that pairs are finished early.
+
+    Args:
+        study: with a grid of recipes.
+        problem: what is learnt.
+
+    Returns:
+        One task per different recipe.
+
+    Raises:
+        BadInput: a recipe does not fit the problem, for example a batch larger than the training set.
+    """
+    samples = len(problem.samples("train"))
+    recipes = sorted((recipe.resolved(samples) for recipe in study.recipes()), key=lambda recipe: recipe.seed)
+    found = {run_key(problem, recipe): recipe for recipe in recipes}
+    return [Task(key, recipe) for key, recipe in found.items()]
+
+
+def run_key(problem: Problem, recipe: Recipe) -> str:
+    """Name a run: a hash of the problem's fingerprint and the recipe's key."""
+    return digest([problem.fingerprint, recipe.key])
+
+
+def missing(todo: Sequence[Task], store: Store) -> list[Task]:
+    """Give the tasks that have no run in the store, or only one that failed."""
+    return [task for task in todo if (row := store.run(task.key)) is None or row.outcome == "failed"]
+
+
+def facts(problem: Problem) -> dict[str, Any]:
+    """Describe a problem for the ledger."""
+    origin = problem.origin
+    return {
+        "name": problem.name,
+        "data": origin.data or problem.name,
+        "network": origin.network or problem.name,
+        "loss": problem.loss.name,
+        "train_samples": len(problem.samples("train")),
+        "test_samples": len(problem.samples("test")),
+        "parameters": problem.parameters,
+        "has_batch_norm": problem.has_batch_norm,
+    }

@@ -1,0 +1,115 @@
+"""The whole state of a run in one safetensors file: what resuming needs to go on to the same bits."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gengap.core.errors import BadInput, DamagedFile
+from gengap.core.files import whole_file
+
+FORMAT = "gengap.checkpoint/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which run a checkpoint belongs to.
+
+    Attributes:
+        recipe: key of the resolved recipe.
+        problem: fingerprint of the problem.
+    """
+
+    recipe: str
+    problem: str
+
+
+def save(path: Path, identity: Identity, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint; the old one stays until the new one is whole.
+
+    Args:
+        path: the file.
+        identity: of the run.
+        numbers: everything that is no tensor, as JSON.
+        tensors: by name.
+
+    Raises:
+        OutOfSpace: the disk is full; the old checkpoint is still there.
+    """
+    header = {"format": FORMAT, "identity": json.dumps(asdict(identity)), "numbers": json.dumps(numbers)}
+    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as part:
+        save_file(apart, part, metadata=header)
+
+
+def load(path: Path, identity: Identity) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a checkpoint.
+
+    Args:
+        path: the file.
+        identity: of the run that wants to go on.
+
+    Returns:
+        The numbers and the tensors that were saved.
+
+    Raises:
+        DamagedFile: it is not a whole checkpoint.
+        BadInput: it belongs to another recipe or problem.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"{path} is not a readable checkpoint ({error}); remove it to start the run anew") from error
+    if header.get("format") != FORMAT:
+        raise DamagedFile(f"{path} is not a checkpoint of gengap ({FORMAT}); choose another file")
+    found = Identity(**json.loads(header["identity"]))
+    if found != identity:
+        what = "recipe" if found.recipe != identity.recipe else "problem (network, loss or data)"
+        raise BadInput(f"{path} belongs to another {what}; remove it, or name another checkpoint file")
+    return json.loads(header["numbers"]), tensors
+
+
+def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split an optimizer's `state_dict()` into JSON and tensors."""
+    numbers: dict[str, Any] = {"param_groups": state["param_groups"], "state": {}}
+    tensors: dict[str, Tensor] = {}
+    for index, memory in state["state"].items():
+        plain = numbers["state"].setdefault(str(index), {})
+        for name, value in memory.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                plain[name] = value
+    return numbers, tensors
+
+
+def unpack_optimizer(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Put back together what `pack_optimizer` split."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(plain) for index, plain in numbers["state"].items()}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/", 2)
+            state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": numbers["param_groups"]}
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Read the generators that dropout draws from."""
+    state = {"random/cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["random/cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Set the generators back."""
+    torch.set_rng_state(tensors["random/cpu"])
+    if device.type == "cuda" and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)

@@ -1,0 +1,260 @@
+"""One run in progress: everything that changes while it trains, and the loop that changes it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gengap.core.errors import BadInput
+from gengap.core.events import Listener, Progress
+from gengap.core.recipe import Recipe
+from gengap.core.seeds import stream
+from gengap.data.order import permutation
+from gengap.optim.build import build, set_lr
+from gengap.problem.problem import Problem
+from gengap.schedules.budget import evaluation_steps, plan
+from gengap.schedules.lr import is_constant, learning_rate
+from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
+from gengap.training.interrupt import StopRequest
+from gengap.training.run import Cost, Outcome, Point, Run
+from gengap.training.step import make_update
+
+BLOCK = 32  # updates between looks at the clock and at the losses, which on a GPU wait for the device
+COUNTERS = (
+    "step",
+    "samples",
+    "epoch",
+    "position",
+    "epoch_loss",
+    "best",
+    "stale",
+    "seconds",
+    "evaluation_seconds",
+    "lr",
+)
+
+
+class Training:
+    """A recipe at work on a problem.
+
+    Args:
+        problem: what is learnt.
+        recipe: resolved for the problem's training set.
+        device: where the weights and the batches are.
+        evaluations: measurements of train and test loss on the way, at most.
+        listen: told of the progress.
+    """
+
+    def __init__(
+        self, problem: Problem, recipe: Recipe, device: torch.device, *, evaluations: int, listen: Listener
+    ) -> None:
+        dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+        self.problem, self.recipe, self.device, self.listen = problem, recipe, device, listen
+        self.train = problem.samples("train").to(device, dtype)
+        self.plan = plan(recipe, len(self.train))
+        self.due = evaluation_steps(self.plan.steps, self.plan.per_epoch, evaluations)
+        self.model = problem.model(recipe.seed, device=device, dtype=dtype).train()
+        if recipe.memory_format == "channels_last":
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.initial = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.optimizer = build(recipe, self.model.parameters())
+        self.update = make_update(self.model, problem.loss, self.optimizer, recipe)
+        self.scorers = [problem.loss_function("train"), problem.loss_function("test")]
+        self.history: list[Point] = []
+        self.pending: list[tuple[Tensor, int]] = []
+        self.outcome: Outcome | None = None
+        self.step = self.samples = self.epoch = self.position = self.stale = 0
+        self.epoch_loss, self.best = 0.0, math.inf
+        self.seconds = self.evaluation_seconds = 0.0
+        self.lr = self._scheduled_lr()
+        torch.manual_seed(stream(recipe.seed, "dropout"))
+
+    def begin(self) -> None:
+        """Measure the untrained network.
+
+        Raises:
+            BadInput: its loss is not finite.
+        """
+        if self.step:
+            return
+        self._evaluate()
+        start = self.history[0]
+        if not (math.isfinite(start.train_loss) and math.isfinite(start.test_loss)):
+            raise BadInput(
+                f"the loss of the untrained network is {start.train_loss} on the training set and {start.test_loss} "
+                f"on the test set; look for inputs that are not finite or outputs that overflow"
+            )
+
+    def run(self, stop: StopRequest, pause: Callable[[], None]) -> None:
+        """Train until the budget is used, the loss is not finite, or somebody asks to stop.
+
+        Args:
+            stop: looked at after every update.
+            pause: called between blocks of updates, when the state is whole: the place to write a checkpoint.
+        """
+        while self.outcome is None:
+            self._epoch(stop, pause)
+        self.listen(self._progress())
+
+    def _epoch(self, stop: StopRequest, pause: Callable[[], None]) -> None:
+        """Go through the rest of the current epoch."""
+        order = permutation(self.recipe.seed, self.epoch, len(self.train))
+        if self.recipe.drop_last:
+            order = order[: self.plan.per_epoch * self.plan.batch_size]
+        constant, clock = is_constant(self.recipe), time.perf_counter()
+        for inputs, targets in self.train.batches(self.plan.batch_size, order[self.position :]):
+            if not constant:
+                self.lr = self._scheduled_lr()
+                set_lr(self.optimizer, self.lr)
+            size = targets.shape[0]
+            self.pending.append((self.update(inputs, targets), size))
+            self.step += 1
+            self.samples += size
+            self.position += size
+            if len(self.pending) == BLOCK or stop.made or self.step == self._next_due():
+                self._look(stop)
+                self.seconds += time.perf_counter() - clock
+                if self.outcome is None:
+                    self._measure_if_due()
+                if self.outcome is not None:
+                    return
+                pause()
+                clock = time.perf_counter()
+        self._look(stop)
+        self.seconds += time.perf_counter() - clock
+        self._end_epoch()
+
+    def _next_due(self) -> int:
+        return self.due[0] if self.due else -1
+
+    def _look(self, stop: StopRequest) -> None:
+        """Read the losses of the last updates; find a divergence, the end of the steps, or a request to stop."""
+        if self.pending:
+            values = torch.stack([loss.double() for loss, _ in self.pending]).tolist()
+            first = self.step - len(self.pending)
+            for i, (value, (_, size)) in enumerate(zip(values, self.pending, strict=True)):
+                if not math.isfinite(value):
+                    self.outcome = diverged(first + i, value)
+                    return
+                self.epoch_loss += value * size
+            self.pending.clear()
+        self.listen(self._progress())
+        if stop.made:
+            self.outcome = Outcome("interrupted", self.step, "by Ctrl-C; with a checkpoint it can be resumed")
+
+    def _measure_if_due(self) -> None:
+        if self.step == self._next_due():
+            self._evaluate()
+        if self.outcome is None and self.step == self.plan.steps and self.recipe.budget.steps:
+            self.outcome = Outcome("finished", self.step)
+
+    def _end_epoch(self) -> None:
+        """Count the epoch, and decide whether it was the last."""
+        if self.outcome is not None:
+            return
+        mean = self.epoch_loss / self.position
+        self.epoch += 1
+        self.position, self.epoch_loss = 0, 0.0
+        reason = self._plateau(mean)
+        if reason or self.step >= self.plan.steps:
+            if self.history[-1].step != self.step:
+                self._evaluate()
+            self.outcome = self.outcome or Outcome("finished", self.step, reason)
+
+    def _plateau(self, mean: float) -> str:
+        """Follow the epoch's mean loss; return the reason to stop, or ""."""
+        rule = self.recipe.budget.converged
+        if rule is None:
+            return ""
+        if mean < self.best * (1 - rule.tolerance):
+            self.best, self.stale = mean, 0
+        else:
+            self.stale += 1
+        if self.stale >= rule.patience:
+            return f"converged: no better for {rule.patience} epochs"
+        return "not converged within its epochs" if self.step >= self.plan.steps else ""
+
+    def _evaluate(self) -> None:
+        """Measure loss and accuracy on both splits, and note them."""
+        clock = time.perf_counter()
+        params = {name: p.detach() for name, p in self.model.named_parameters()}
+        buffers = dict(self.model.named_buffers())
+        train, test = [scorer.with_buffers(buffers).score(params) for scorer in self.scorers]
+        seen = self.position or len(self.train)
+        point = Point(
+            step=self.step,
+            samples=self.samples,
+            epoch=self.samples / len(self.train),
+            lr=self.lr,
+            seconds=self.seconds,
+            batch_loss=self.epoch_loss / seen if self.step else None,
+            train_loss=train.loss,
+            train_accuracy=train.accuracy,
+            test_loss=test.loss,
+            test_accuracy=test.accuracy,
+        )
+        self.history.append(point)
+        self.due = [step for step in self.due if step > self.step]
+        if self.step and not math.isfinite(train.loss):
+            self.outcome = diverged(self.step, train.loss)
+        self.evaluation_seconds += time.perf_counter() - clock
+
+    def _scheduled_lr(self) -> float:
+        return learning_rate(self.recipe, self.samples, training=len(self.train), total=self.plan.samples)
+
+    def _progress(self) -> Progress:
+        what = f"batch {self.plan.batch_size:,}, seed {self.recipe.seed}"
+        last = self.history[-1]
+        note = f"train loss {last.train_loss:.3g}"
+        if last.test_accuracy is not None:
+            note += f", test accuracy {last.test_accuracy:.2f} %"
+        total = self.plan.samples / len(self.train) if self.plan.samples else None
+        return Progress(what, self.samples / len(self.train), total, "epochs", note)
+
+    def result(self) -> Run:
+        """Give the run as it stands."""
+        return Run(
+            problem=self.problem.name,
+            recipe=self.recipe,
+            outcome=self.outcome or Outcome("interrupted", self.step),
+            history=tuple(self.history),
+            params={name: p.detach().clone() for name, p in self.model.named_parameters()},
+            initial_params=self.initial,
+            buffers={name: b.detach().clone() for name, b in self.model.named_buffers()},
+            cost=Cost(self.seconds, self.evaluation_seconds, self.step, self.samples),
+        )
+
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Give the whole state as JSON and tensors."""
+        optimizer, memory = pack_optimizer(self.optimizer.state_dict())
+        numbers = {name: getattr(self, name) for name in COUNTERS}
+        numbers["best"] = None if math.isinf(self.best) else self.best
+        numbers["history"] = [asdict(point) for point in self.history]
+        numbers["optimizer"] = optimizer
+        finished = self.outcome is not None and self.outcome.kind != "interrupted"
+        numbers["outcome"] = asdict(self.outcome) if self.outcome and finished else None
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory | random_state(self.device)
+        return numbers, tensors
+
+    def unpack(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Take up the state that `pack` gave."""
+        for name in COUNTERS:
+            setattr(self, name, numbers[name])
+        self.best = math.inf if numbers["best"] is None else numbers["best"]
+        self.history = [Point(**point) for point in numbers["history"]]
+        self.due = [step for step in self.due if step > self.history[-1].step]
+        self.outcome = Outcome(**numbers["outcome"]) if numbers["outcome"] else None
+        model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
+        restore_random_state(tensors, self.device)
+
+
+def diverged(step: int, value: float) -> Outcome:
+    """Describe a loss that is not finite."""
+    return Outcome("diverged", step, f"the loss was {value}; try a smaller lr or a warm-up")

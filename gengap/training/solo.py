@@ -1,0 +1,126 @@
+"""`gengap.train`: one run, start to finish, on one device."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from gengap.core.errors import BadInput
+from gengap.core.events import Listener, Message, silent
+from gengap.core.recipe import Recipe
+from gengap.problem.problem import Problem
+from gengap.training.checkpoint import Identity, load, save
+from gengap.training.interrupt import stop_on_interrupt
+from gengap.training.loop import Training
+from gengap.training.run import Run
+
+CHECKPOINT_SECONDS = 30.0
+
+
+def train(
+    problem: Problem,
+    recipe: Recipe,
+    *,
+    device: str | torch.device = "cpu",
+    evaluations: int = 20,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+    listen: Listener = silent,
+) -> Run:
+    """Train a problem by a recipe.
+
+    The same recipe on the same device with the same number of threads gives the same bits. Batches are drawn without
+    replacement in an order that depends only on (seed, epoch), so the batch size does not change it. torch's global
+    random generator is left as it was.
+
+    Args:
+        problem: what is learnt.
+        recipe: how; a batch size such as "10%" is turned into a number.
+        device: "cpu", "cuda", "cuda:1", ...
+        evaluations: how often, at most, train and test loss are measured on the way, evenly spread; the start and the
+            end always are. Each costs a forward pass over both splits.
+        checkpoint: a file for the state of the run, written every `checkpoint_every` seconds, on Ctrl-C and at the end.
+            If it is there already, the run goes on from it, to the same bits as if it had never stopped.
+        checkpoint_every: seconds between checkpoints; 0: after every 32 updates.
+        listen: told of the progress.
+
+    Returns:
+        The run. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C ("interrupted"): look
+        at `run.outcome`.
+
+    Raises:
+        BadInput: the batch is larger than the training set, the loss of the untrained network is not finite, the device
+            is not there, or the checkpoint belongs to another run.
+        OutOfSpace: a checkpoint does not fit the disk; the one before it is still there.
+    """
+    if evaluations < 1:
+        raise BadInput(f"evaluations is {evaluations}; measure at least once, at the end")
+    place = find_device(device)
+    resolved = recipe.resolved(len(problem.samples("train")))
+    devices = [place] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), stop_on_interrupt() as stop:
+        training = Training(problem, resolved, place, evaluations=evaluations, listen=listen)
+        keeper = Keeper(training, Path(checkpoint), checkpoint_every) if checkpoint is not None else None
+        if keeper:
+            keeper.resume(listen)
+        training.begin()
+        training.run(stop, keeper.save_when_due if keeper else lambda: None)
+        if keeper:
+            keeper.save()
+        return training.result()
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """Check that a device is there.
+
+    Args:
+        device: its name.
+
+    Returns:
+        The device.
+
+    Raises:
+        BadInput: torch does not know the name, or the machine has no such device.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0]
+        raise BadInput(
+            f"device {str(device)!r} cannot be used ({why}); choose 'cpu' or one this machine has"
+        ) from error
+    return place
+
+
+class Keeper:
+    """Keeps the checkpoint of one training.
+
+    Args:
+        training: whose state is kept.
+        path: the file.
+        every: seconds between two saves.
+    """
+
+    def __init__(self, training: Training, path: Path, every: float) -> None:
+        self.training, self.path, self.every = training, path, every
+        self.identity = Identity(training.recipe.key, training.problem.fingerprint)
+        self.last = time.monotonic()
+
+    def resume(self, listen: Listener) -> None:
+        """Take up the state in the file, where there is one."""
+        if not self.path.exists():
+            return
+        self.training.unpack(*load(self.path, self.identity))
+        if self.training.outcome is None:
+            listen(Message(f"resumed from {self.path} at step {self.training.step:,}"))
+
+    def save_when_due(self) -> None:
+        """Save if the last save is long ago."""
+        if time.monotonic() - self.last >= self.every:
+            self.save()
+
+    def save(self) -> None:
+        """Save now."""
+        save(self.path, self.identity, *self.training.pack())
+        self.last = time.monotonic()
