@@ -1,1 +1,279 @@
 """`gengap.compare`: the one function that joins training, measuring and reporting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gengap.core.catalogue import DATA, KESKAR
+from gengap.core.errors import BadInput
+from gengap.core.events import Listener, silent
+from gengap.core.files import write_text
+from gengap.core.recipe import Recipe
+from gengap.problem.problem import Problem
+from gengap.report.document import comparison_document
+from gengap.store.store import LEDGER, Store
+from gengap.studies.study import Claim, InterpolationSpec, Measures, SharpnessSpec, Study, read_study
+from gengap.sweeps.local import run_study
+from gengap.sweeps.plan import spec_of
+
+TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
+STUDY = "study.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison of two batch sizes found.
+
+    Attributes:
+        document: everything, as a JSON value; its form is described in docs/reference/json.md.
+        folder: where the store and the report lie; None where the results were not kept.
+    """
+
+    document: Mapping[str, Any]
+    folder: Path | None
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        return str(self.document["sentence"])
+
+    @property
+    def verdict(self) -> Mapping[str, str]:
+        """The verdict of each claim, by measure."""
+        return {name: word for name, word in self.document["verdict"].items() if name != "sentence"}
+
+    @property
+    def failures(self) -> list[str]:
+        """Runs that diverged or failed, each with its reason."""
+        return [*self.document["small"]["failures"], *self.document["large"]["failures"]]
+
+    def report(self, folder: str | Path) -> Path:
+        """Write report.html, figures and CSV into a folder, and return the path of the page."""
+        from gengap.report.page import write_report
+
+        return write_report(dict(self.document), Path(folder))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the document."""
+        return dict(self.document)
+
+    def __str__(self) -> str:
+        from gengap.report.terminal import as_text
+
+        return as_text(self.document)
+
+    __repr__ = __str__
+
+
+def compare(
+    problem: Problem,
+    *,
+    small: int | str | None = None,
+    large: int | str | None = None,
+    seeds: int | Sequence[int] = 5,
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Train a problem with a small and a large batch, measure both minima, and judge the difference.
+
+    Args:
+        problem: what is learnt.
+        small: the small batch: a number or a share of the training set; by default 256 (digits: 32).
+        large: the large batch; by default "10%" (digits: "100%").
+        seeds: how many, from 0, or which; both batch sizes start from the same weights for the same seed.
+        recipe: what both share, as a `Recipe` (its batch_size and seed are replaced) or as fields; by default Adam at 1e-3
+            for 20 epochs (digits: 60).
+        out: folder for the store; finished runs in it are used again. None: nothing is kept.
+        settings: `sharpness` and `interpolation` (their specs, or None to leave them out), `evaluations`, `device`,
+            `listen`, as in `comparison_study` and `run_comparison`.
+
+    Returns:
+        The comparison. `print` shows it, `.report(folder)` writes the page.
+
+    Raises:
+        BadInput: an argument cannot be used.
+        Interrupted: Ctrl-C; with `out` what was finished is kept.
+    """
+    running = {name: settings.pop(name) for name in ("device", "listen") if name in settings}
+    study = comparison_study(problem, small=small, large=large, seeds=seeds, recipe=recipe, **settings)
+    if out is not None:
+        return run_comparison(study, problem, Path(out), **running)
+    with TemporaryDirectory(prefix="gengap-") as folder:
+        made = run_comparison(study, problem, Path(folder), **running)
+    return Comparison(made.document, None)
+
+
+def comparison_study(
+    problem: Problem,
+    *,
+    small: int | str | None = None,
+    large: int | str | None = None,
+    seeds: int | Sequence[int] = 5,
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    sharpness: SharpnessSpec | None = SharpnessSpec(),  # noqa: B008 - frozen
+    interpolation: InterpolationSpec | None = InterpolationSpec(),  # noqa: B008 - frozen
+    evaluations: int = 20,
+) -> Study:
+    """Write a comparison as a study with numbers in place of shares and defaults.
+
+    Args:
+        problem: what is learnt.
+        small: see `compare`.
+        large: see `compare`.
+        seeds: see `compare`.
+        recipe: see `compare`.
+        sharpness: how it is measured; None: not at all.
+        interpolation: the line between the two minima; None: not measured.
+        evaluations: how often loss and accuracy are measured while training.
+
+    Returns:
+        The study.
+
+    Raises:
+        BadInput: the small batch is not smaller than the large one, or another argument cannot be used.
+    """
+    entry = DATA.get(problem.origin.data or "")
+    small = small if small is not None else entry.small if entry else 256
+    large = large if large is not None else entry.large if entry else "10%"
+    shared = recipe_fields(recipe, entry.epochs if entry else 20)
+    samples = len(problem.samples("train"))
+    sizes = [int(Recipe(**shared, batch_size=size).resolved(samples).batch_size) for size in (small, large)]
+    if sizes[0] >= sizes[1]:
+        raise BadInput(
+            f"the small batch is {sizes[0]:,} and the large batch {sizes[1]:,} of {samples:,} samples; "
+            f"choose a small one below the large one (--small, --large)"
+        )
+    return Study(
+        title=f"Does a larger batch generalise worse? {problem.name}",
+        source=KESKAR,
+        evaluations=evaluations,
+        problem=spec_of(problem),
+        recipe=shared,
+        grid={"batch_size": sizes, "seed": seed_list(seeds)},
+        measures=Measures(sharpness=sharpness, interpolation=interpolation),
+        claim=claims(problem, sizes, sharp=sharpness is not None),
+    )
+
+
+def recipe_fields(recipe: Recipe | Mapping[str, Any] | None, epochs: int) -> dict[str, Any]:
+    """Give the fields that both batch sizes share; those that differ from their defaults, where a recipe is given."""
+    if isinstance(recipe, Recipe):
+        fields = recipe.model_dump(mode="json", exclude_defaults=True)
+    else:
+        fields = dict(recipe or {})
+        fields.setdefault("optimizer", "adam")
+        if fields["optimizer"] == "adam":
+            fields.setdefault("lr", 1e-3)
+        fields.setdefault("budget", {"epochs": epochs})
+    if "lr" not in fields:
+        raise BadInput(
+            f"lr is missing; {fields['optimizer']} has no learning rate that suits every problem, choose one"
+        )
+    return {name: value for name, value in fields.items() if name not in {"batch_size", "seed"}}
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """Give the seeds.
+
+    Args:
+        seeds: how many, from 0, or which.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        BadInput: there is none, or one stands there twice.
+    """
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not found or len(set(found)) != len(found):
+        raise BadInput(f"seeds is {seeds}; give at least one, and each once")
+    return found
+
+
+def claims(problem: Problem, sizes: Sequence[int], *, sharp: bool) -> tuple[Claim, ...]:
+    """Write down what Keskar et al. say of small and large batches, for these two."""
+    inputs, targets = next(iter(problem.samples("test").batches(1)))
+    del inputs
+    counts = problem.loss.name != "mean_square" and not (
+        targets.is_floating_point() and "binary" not in problem.loss.name
+    )
+    pair = {"batch_size": (sizes[0], sizes[1])}
+    names = f"batch {sizes[0]:,}", f"batch {sizes[1]:,}"
+    found = []
+    if counts:
+        text = f"{names[1].capitalize()} tests worse than {names[0]}"
+        found.append(
+            Claim(measure="test_accuracy", text=text, expect="first > second", tolerance=TOLERANCE, **common(pair))
+        )
+    else:
+        text = f"{names[1].capitalize()} has a higher test loss than {names[0]}"
+        found.append(Claim(measure="test_loss", text=text, expect="first < second", **common(pair)))
+    if sharp:
+        text = f"The minimum of {names[1]} is sharper"
+        found.append(Claim(measure="sharpness", text=text, expect="first < second", **common(pair)))
+    text = f"{names[1].capitalize()} ends nearer to its start"
+    found.append(Claim(measure="distance", text=text, expect="first > second", **common(pair)))
+    return tuple(found)
+
+
+def common(pair: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """Give the fields that all claims share."""
+    return {"compare": pair, "source": KESKAR}
+
+
+def run_comparison(
+    study: Study,
+    problem: Problem,
+    out: Path,
+    *,
+    device: str = "cpu",
+    listen: Listener = silent,
+    command: str = "",
+) -> Comparison:
+    """Run a study of two batch sizes and assemble what it found.
+
+    Args:
+        study: the comparison.
+        problem: what is learnt.
+        out: folder of the store; study.toml is written beside the ledger.
+        device: where to train and measure.
+        listen: told of the progress.
+        command: the command line, for the report.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        BadInput: the study or the problem cannot be used.
+        Interrupted: Ctrl-C; what was finished is kept.
+    """
+    with Store(out) as store:
+        write_text(out / STUDY, study.to_toml())
+        store.remember("command", command)
+        run_study(study, problem, store, device=device, listen=listen)
+        return Comparison(comparison_document(store, study, store.recall("keys"), command=command), out)
+
+
+def stored_comparison(folder: Path) -> Comparison:
+    """Assemble the comparison that a folder holds, without training anything.
+
+    Args:
+        folder: written by `compare` with `out`, or by `gengap compare --out`.
+
+    Returns:
+        The comparison, of the runs that are there.
+
+    Raises:
+        BadInput: the folder holds none.
+    """
+    if not (folder / LEDGER).exists() or not (folder / STUDY).exists():
+        raise BadInput(
+            f"{folder} holds no comparison ({LEDGER} and {STUDY}); name a folder that gengap compare --out wrote"
+        )
+    study = read_study(folder / STUDY)
+    with Store(folder, create=False) as store:
+        document = comparison_document(store, study, store.recall("keys") or [], command=store.recall("command") or "")
+    return Comparison(document, folder)

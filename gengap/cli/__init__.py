@@ -1,0 +1,47 @@
+"""The command line: parsing and printing only. Nothing here loads torch before a command needs it."""
+
+from typing import Annotated
+
+import typer
+
+from gengap import __version__
+from gengap.cli import data, listing
+from gengap.cli.compare import compare, reproduce
+from gengap.cli.report import report
+from gengap.cli.train import train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Large-batch training: does it generalise worse, by how much, and is its minimum sharper?",
+)
+
+
+def show_version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        print(f"gengap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Large-batch training: does it generalise worse, by how much, and is its minimum sharper?"""
+
+
+app.command()(compare)
+app.command()(train)
+app.command()(reproduce)
+app.command()(report)
+app.add_typer(listing.app, name="list")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

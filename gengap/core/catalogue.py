@@ -55,6 +55,9 @@ class Data:
         source: whom to cite.
         files: layout below the data root; "" where nothing is read.
         loss: the loss that `gengap.load` takes when none is named.
+        small: batch size that `gengap compare` takes as the small one.
+        large: and as the large one; a share of the training set.
+        epochs: and its budget.
     """
 
     builder: str
@@ -66,6 +69,9 @@ class Data:
     source: str
     files: str = ""
     loss: str = "cross_entropy"
+    small: int = 256
+    large: str = "10%"
+    epochs: int = 20
 
 
 NETWORKS: Mapping[str, Network] = {
@@ -131,6 +137,9 @@ DATA: Mapping[str, Data] = {
         10,
         "convnet",
         "Alpaydin & Kaynak 1998, in scikit-learn; embedded",
+        small=32,
+        large="100%",
+        epochs=60,
     ),
     "mnist": Data(
         "gengap.data.idx:mnist", 60_000, 10_000, (1, 28, 28), 10, "keskar-f1", "LeCun et al. 1998", "MNIST/raw"
@@ -174,6 +183,9 @@ DATA: Mapping[str, Data] = {
         "logistic",
         "Smith & Le 2018, arXiv:1710.06451, fig. 1b",
         loss="binary_cross_entropy",
+        small=10,
+        large="100%",
+        epochs=100,
     ),
     "gaussian-random": Data(
         "gengap.data.synthetic:random_labels",
@@ -184,6 +196,9 @@ DATA: Mapping[str, Data] = {
         "logistic",
         "Smith & Le 2018, arXiv:1710.06451, fig. 1a",
         loss="binary_cross_entropy",
+        small=10,
+        large="100%",
+        epochs=100,
     ),
 }
 

@@ -1,0 +1,221 @@
+"""gengap compare and gengap reproduce."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gengap.cli import options as o
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, print_json, say, sentences
+from gengap.core.errors import BadInput, Interrupted
+
+RESULTS = Path("results")
+
+
+@sentences
+def compare(
+    *,
+    data: o.Data = None,
+    network: o.Network = None,
+    problem: o.Factory = None,
+    loss: o.Loss = None,
+    data_root: o.DataRoot = None,
+    train_size: o.TrainSize = None,
+    small: Annotated[
+        str | None, typer.Option(help="Small batch: a number or a share. Default: 256; digits: 32.")
+    ] = None,
+    large: Annotated[
+        str | None, typer.Option(help="Large batch: a number or a share. Default: 10%; digits: 100%.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds; both batch sizes share each.", min=1)] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    recipe: o.RecipeFile = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Lr = None,
+    momentum: o.Momentum = None,
+    nesterov: o.Nesterov = False,
+    weight_decay: o.WeightDecay = None,
+    schedule: o.Schedule = None,
+    warmup: o.Warmup = None,
+    epochs: o.Epochs = None,
+    steps: o.Steps = None,
+    converged: o.UntilConverged = False,
+    micro_batch: o.MicroBatch = None,
+    dtype: o.Dtype = None,
+    memory_format: o.MemoryFormat = None,
+    radius: Annotated[float, typer.Option(help="Half-width of the sharpness box.", rich_help_panel=o.MEASURES)] = 1e-3,
+    search: Annotated[str, typer.Option(help="robust, or paper.", rich_help_panel=o.MEASURES)] = "robust",
+    batch_norm: Annotated[
+        str, typer.Option(help="Statistics when measuring: batch or running.", rich_help_panel=o.MEASURES)
+    ] = "batch",
+    sharpness_samples: Annotated[
+        int, typer.Option(help="Training samples for sharpness, at most; 0: all.", min=0, rich_help_panel=o.MEASURES)
+    ] = 10_000,
+    no_sharpness: Annotated[
+        bool, typer.Option("--no-sharpness", help="Leave sharpness out.", rich_help_panel=o.MEASURES)
+    ] = False,
+    points: Annotated[
+        int, typer.Option(help="Points of the line between the minima; 0: none.", min=0, rich_help_panel=o.MEASURES)
+    ] = 25,
+    pairs: Annotated[int, typer.Option(help="Seeds whose line is measured.", min=1, rich_help_panel=o.MEASURES)] = 1,
+    evaluations: o.Evaluations = 20,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results. Default: results/compare-NETWORK-DATA.", rich_help_panel=o.RUNNING),
+    ] = None,
+    resume: o.Resume = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train with a small and a large batch, measure both minima, and say whether the large batch generalises worse."""
+    fields = o.recipe_fields(
+        recipe,
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
+        epochs=epochs,
+        steps=steps,
+        converged=converged,
+        micro_batch=micro_batch,
+        dtype=dtype,
+        memory_format=memory_format,
+    )
+    made = o.make_problem(problem, data, network, loss, data_root, train_size)
+    folder = out or RESULTS / f"compare-{made.name.replace(' on ', '-')}".replace("/", "-")
+    check_folder(folder, resume=resume or dry_run)
+    o.use_threads(threads)
+    from gengap.comparison import comparison_study
+
+    study = comparison_study(
+        made,
+        small=batch(small),
+        large=batch(large),
+        seeds=list(range(seed, seed + seeds)),
+        recipe=fields,
+        sharpness=None if no_sharpness else sharpness_spec(radius, search, batch_norm, sharpness_samples),
+        interpolation=None if not points else interpolation_spec(points, batch_norm, pairs),
+        evaluations=evaluations,
+    )
+    execute(study, made, folder, device=device, dry_run=dry_run, json=json, quiet=quiet)
+
+
+@sentences
+def reproduce(
+    *,
+    study: Annotated[Path, typer.Argument(help="A study file, for example the study.toml beside a comparison.")],
+    data_root: o.DataRoot = None,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.", rich_help_panel=o.RUNNING)] = RESULTS / "reproduce",
+    resume: o.Resume = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run a study file again, from its first run to its verdicts."""
+    from gengap.studies.study import read_study
+
+    plan = read_study(study)
+    check_folder(out, resume=resume or dry_run)
+    o.use_threads(threads)
+    if plan.problem.factory:
+        o.import_from_here()
+    from gengap.sweeps.plan import make_problem
+
+    made = make_problem(plan.problem, data_root)
+    execute(plan, made, out, device=device, dry_run=dry_run, json=json, quiet=quiet)
+
+
+def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: bool, json: bool, quiet: bool) -> None:
+    """Run a study of two batch sizes, show what it found, and write the report."""
+    from gengap.comparison import run_comparison
+
+    if dry_run:
+        show_forecast(study, problem, folder, device=device, json=json)
+        return
+    try:
+        with Reporter(quiet) as reporter:
+            found = run_comparison(study, problem, folder, device=device, listen=reporter, command=command_line())
+            page = found.report(folder)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; finished runs are kept in {folder}, go on with --resume") from error
+    present(found, page, json=json)
+    if found.failures:
+        raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def present(found: Any, page: Path, *, json: bool) -> None:
+    """Print a comparison: for people, or as JSON."""
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+    say(f"report: {page}")
+
+
+def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:
+    """Print the runs that are missing and the time they should take."""
+    from gengap.store.store import LEDGER, Store
+    from gengap.sweeps.forecast import forecast
+
+    say("timing a few updates of each kind ...")
+    if (folder / LEDGER).exists():
+        with Store(folder, create=False) as store:
+            rows = forecast(study, problem, store, device=device)
+    else:
+        rows = forecast(study, problem, None, device=device)
+    total = sum(row.seconds for row in rows)
+    if json:
+        work = [{"what": r.what, "count": r.count, "seconds": r.seconds, "detail": r.detail} for r in rows]
+        print_json({"work": work, "seconds": total, "study": study.to_toml()})
+        return
+    from gengap.report.numbers import seconds
+
+    print(study.to_toml())
+    for row in rows:
+        print(f"{row.what:<24}{row.count:>4} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
+    print(f"about {seconds(total)} in all on this machine; nothing was trained")
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse to mix new results into a folder by accident.
+
+    Args:
+        folder: where results would go.
+        resume: whether that is wanted.
+
+    Raises:
+        BadInput: the folder holds results already.
+    """
+    from gengap.store.store import LEDGER
+
+    if (folder / LEDGER).exists() and not resume:
+        raise BadInput(
+            f"{folder} holds results already; go on with them by --resume, or choose another folder by --out"
+        )
+
+
+def batch(text: str | None) -> int | str | None:
+    """Read a batch size: a number or a share."""
+    return int(text) if text and text.isdigit() else text
+
+
+def sharpness_spec(radius: float, search: str, batch_norm: str, samples: int) -> Any:
+    """Make the spec of the sharpness options."""
+    from gengap.studies.study import SharpnessSpec
+
+    return SharpnessSpec(radius=radius, search=search, batch_norm=batch_norm, samples=samples or None)  # type: ignore[arg-type]
+
+
+def interpolation_spec(points: int, batch_norm: str, pairs: int) -> Any:
+    """Make the spec of the interpolation options."""
+    from gengap.studies.study import InterpolationSpec
+
+    return InterpolationSpec(points=points, batch_norm=batch_norm, pairs=pairs)  # type: ignore[arg-type]

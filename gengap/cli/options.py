@@ -1,0 +1,179 @@
+"""Options that several commands share, worded once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gengap.core.errors import BadInput
+
+PROBLEM, RECIPE, MEASURES, RUNNING = "Problem", "Recipe", "Measures", "Running"
+
+Data = Annotated[
+    str | None, typer.Option(help="Data set of the catalogue (gengap list data).", rich_help_panel=PROBLEM)
+]
+Network = Annotated[
+    str | None, typer.Option(help="Network of the catalogue; by default the one of the data.", rich_help_panel=PROBLEM)
+]
+Loss = Annotated[
+    str | None, typer.Option(help="cross_entropy, binary_cross_entropy or mean_square.", rich_help_panel=PROBLEM)
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--problem", help="package.module:function that returns a gengap.Problem of yours.", rich_help_panel=PROBLEM
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the data in torchvision's layout.", envvar="GENGAP_DATA", rich_help_panel=PROBLEM),
+]
+TrainSize = Annotated[
+    int | None, typer.Option(help="Training samples, for data that can be cut.", rich_help_panel=PROBLEM)
+]
+
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", help="JSON or TOML file with recipe fields; options win.", rich_help_panel=RECIPE),
+]
+Optimizer = Annotated[str | None, typer.Option(help="sgd, adam or adagrad. Default: adam.", rich_help_panel=RECIPE)]
+Lr = Annotated[float | None, typer.Option(help="Learning rate. Default: 0.001 for adam.", rich_help_panel=RECIPE)]
+Momentum = Annotated[float | None, typer.Option(help="Momentum of sgd.", rich_help_panel=RECIPE)]
+Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's form of momentum.", rich_help_panel=RECIPE)]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 coefficient on the mean loss.", rich_help_panel=RECIPE)]
+Schedule = Annotated[str | None, typer.Option(help="constant, cosine or smith2020.", rich_help_panel=RECIPE)]
+Warmup = Annotated[float | None, typer.Option(help="Linear warm-up from 0, in epochs.", rich_help_panel=RECIPE)]
+Epochs = Annotated[int | None, typer.Option(help="Budget in epochs.", rich_help_panel=RECIPE)]
+Steps = Annotated[int | None, typer.Option(help="Budget in updates.", rich_help_panel=RECIPE)]
+UntilConverged = Annotated[
+    bool, typer.Option("--converged", help="Train until the training loss stops falling.", rich_help_panel=RECIPE)
+]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Accumulate batches from pieces of this size.", rich_help_panel=RECIPE)
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, float64 or bf16 (autocast).", rich_help_panel=RECIPE)]
+MemoryFormat = Annotated[str | None, typer.Option(help="contiguous or channels_last.", rich_help_panel=RECIPE)]
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...", rich_help_panel=RUNNING)]
+Threads = Annotated[int | None, typer.Option(help="torch threads.", min=1, rich_help_panel=RUNNING)]
+Evaluations = Annotated[
+    int, typer.Option(help="Measurements of loss and accuracy while training.", min=1, rich_help_panel=RUNNING)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the results in --out.", rich_help_panel=RUNNING)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the runs and the estimated time, and stop.", rich_help_panel=RUNNING)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output.", rich_help_panel=RUNNING)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=RUNNING)]
+
+
+def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
+    """Join a recipe file and options; options that were not given are None or False.
+
+    Args:
+        path: of a JSON or TOML file, or None.
+        options: as the shared options name them.
+
+    Returns:
+        Fields for a recipe.
+
+    Raises:
+        BadInput: the file cannot be read, or more than one budget was given.
+    """
+    fields = read_fields(path) if path else {}
+    epochs, steps, converged = options.pop("epochs"), options.pop("steps"), options.pop("converged")
+    budgets = [
+        b for b in ({"epochs": epochs}, {"steps": steps}, {"converged": {}}) if next(iter(b.values())) is not None
+    ]
+    budgets = budgets if converged else budgets[:-1]
+    if len(budgets) > 1:
+        raise BadInput("more than one budget was given; choose one of --epochs, --steps and --converged")
+    if budgets:
+        fields["budget"] = budgets[0]
+    warmup = options.pop("warmup")
+    if warmup is not None:
+        fields["warmup"] = {"epochs": warmup}
+    return fields | {name: value for name, value in options.items() if value not in {None, False}}
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read a recipe file.
+
+    Args:
+        path: TOML where it ends so, else JSON.
+
+    Returns:
+        Its fields.
+
+    Raises:
+        BadInput: it cannot be read, or holds no table.
+    """
+    import json
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is neither valid JSON nor, with the ending .toml, valid TOML: {error}") from error
+    if not isinstance(fields, dict):
+        raise BadInput(f"{path} holds a {type(fields).__name__}; a recipe file holds a table of fields")
+    return fields
+
+
+def make_problem(
+    factory: str | None,
+    data: str | None,
+    network: str | None,
+    loss: str | None,
+    root: Path | None,
+    train_size: int | None,
+) -> Any:
+    """Make the problem that the options name.
+
+    Args:
+        factory: package.module:function, or None.
+        data: name of a data set, or None: digits.
+        network: name of a network, or None.
+        loss: name of a loss, or None.
+        root: data root, or None.
+        train_size: training samples, or None.
+
+    Returns:
+        A `gengap.Problem`.
+
+    Raises:
+        BadInput: a factory was given together with names of the catalogue, or one of them cannot be used.
+    """
+    from gengap.studies.study import ProblemSpec
+    from gengap.sweeps.plan import make_problem as make
+
+    if factory:
+        if data or network or loss or train_size:
+            raise BadInput(
+                "--problem brings its own data, network and loss; leave --data, --network, --loss and --train-size out"
+            )
+        import_from_here()
+        return make(ProblemSpec(factory=factory))
+    options = {"train_size": train_size} if train_size else {}
+    return make(ProblemSpec(data=data or "digits", network=network, loss=loss, options=options), root)
+
+
+def import_from_here() -> None:
+    """Let --problem find modules of the current folder, as `python -m` does."""
+    import sys
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def use_threads(threads: int | None) -> None:
+    """Set torch's threads where a number was given."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

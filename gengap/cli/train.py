@@ -1,0 +1,93 @@
+"""gengap train: one run."""
+
+import json as json_lib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gengap.cli import options as o
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, print_json, say, sentences
+from gengap.core.errors import BadInput, Interrupted
+
+
+@sentences
+def train(
+    *,
+    data: o.Data = None,
+    network: o.Network = None,
+    problem: o.Factory = None,
+    loss: o.Loss = None,
+    data_root: o.DataRoot = None,
+    train_size: o.TrainSize = None,
+    batch_size: Annotated[
+        str, typer.Option(help="A number, or a share of the training set.", rich_help_panel=o.RECIPE)
+    ] = "32",
+    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.", min=0, rich_help_panel=o.RECIPE)] = 0,
+    recipe: o.RecipeFile = None,
+    optimizer: o.Optimizer = None,
+    lr: o.Lr = None,
+    momentum: o.Momentum = None,
+    nesterov: o.Nesterov = False,
+    weight_decay: o.WeightDecay = None,
+    schedule: o.Schedule = None,
+    warmup: o.Warmup = None,
+    epochs: o.Epochs = None,
+    steps: o.Steps = None,
+    converged: o.UntilConverged = False,
+    micro_batch: o.MicroBatch = None,
+    dtype: o.Dtype = None,
+    memory_format: o.MemoryFormat = None,
+    evaluations: o.Evaluations = 20,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run.", rich_help_panel=o.RUNNING)] = Path("results/train"),
+    resume: o.Resume = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train once, and keep the weights (params.safetensors) and the history (run.json)."""
+    fields = o.recipe_fields(
+        recipe,
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
+        epochs=epochs,
+        steps=steps,
+        converged=converged,
+        micro_batch=micro_batch,
+        dtype=dtype,
+        memory_format=memory_format,
+    )
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not resume:
+        raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
+    made = o.make_problem(problem, data, network, loss, data_root, train_size)
+    o.use_threads(threads)
+    from gengap.comparison import recipe_fields
+    from gengap.core.files import write_text
+    from gengap.core.recipe import Recipe
+    from gengap.store.artefacts import save_arrays
+    from gengap.training.solo import train as run_training
+
+    size = int(batch_size) if batch_size.isdigit() else batch_size
+    whole = Recipe(**{"batch_size": size, "seed": seed, **recipe_fields(fields, 20)})
+    made.check()
+    with Reporter(quiet) as reporter:
+        run = run_training(made, whole, device=device, evaluations=evaluations, checkpoint=checkpoint, listen=reporter)
+    if run.outcome.kind == "interrupted":
+        raise Interrupted(f"{run}; go on with --resume")
+    for name, part in (("params", run.params), ("initial_params", run.initial_params), ("buffers", run.buffers)):
+        save_arrays(out / f"{name}.safetensors", {key: value.cpu().numpy() for key, value in part.items()})
+    write_text(out / "run.json", json_lib.dumps(run.to_dict(), indent=2))
+    if json:
+        print_json(run.to_dict())
+    else:
+        print(run)
+    say(f"run: {out}")
+    if run.outcome.kind != "finished":
+        raise typer.Exit(DONE_WITH_FAILURES)
