@@ -32,10 +32,11 @@ def curve(document: Mapping[str, Any], quantity: str, left: Axis) -> Figure:
     name, title = f"training_{quantity}", f"{left.label} while training"
     if not series:
         return nothing(name, title, "No run recorded its training.")
-    n = " and ".join(str(len(document[role]["runs"])) for role in ARMS)
+    small, large = (len(document[role]["runs"]) for role in ARMS)
+    n = f"{small} {'run' if small == 1 else 'runs'} each" if small == large else f"{small} and {large} runs"
     several = any(one.faint for one in series)
     thick = " Thin: one seed; thick: the mean of the finished seeds, where all were evaluated." if several else ""
-    caption = f"Solid: train, dashed: test; n = {n} runs, no error bars.{thick}"
+    caption = f"Solid: train, dashed: test; n = {n}, no error bars.{thick}"
     arms = (Key(document[role]["label"], role, "dots") for role in ARMS)
     key = (*arms, *PART_KEYS)
     back_to_front = tuple(sorted(series, key=lambda one: not one.faint))

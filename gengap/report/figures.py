@@ -6,7 +6,7 @@ from typing import Any
 
 from gengap.core import estimate
 from gengap.report import curves, numbers
-from gengap.report.shapes import Axis, Figure, Guide, Point, Role, Series, drawable, nothing, padded
+from gengap.report.shapes import Axis, Figure, Guide, Point, Role, Series, Word, drawable, nothing, padded
 
 Document = Mapping[str, Any]
 Arm = Mapping[str, Any]
@@ -40,8 +40,9 @@ def outcome(document: Document) -> Figure:
     series = dots_and_means(document, values, means, unit=unit)
     shown = [y for one in series for y in (*one.y, *(end for bar in one.intervals if bar for end in bar))]
     limits = padded(shown, ceiling=100.0 if unit == "%" else math.inf)
-    caption = f"{seeds_said(values)} The larger mark beside them is the mean{bar_said(means, 'Student t')}."
-    return Figure(measure, title, caption, arms_axis(document), Axis(title, unit, limits=limits), series)
+    caption = f"{seeds_said(values)}{mean_said(means, 'mean', 'Student t')}"
+    words = tuple(Word(x, "no finished run") for role, x in ARMS if not values[role])
+    return Figure(measure, title, caption, arms_axis(document), Axis(title, unit, limits=limits), series, words=words)
 
 
 def sharpness(document: Document) -> Figure:
@@ -56,10 +57,14 @@ def sharpness(document: Document) -> Figure:
     means = {role: geometric_mean(list(found.values())) for role, found in values.items()}
     series = dots_and_means(document, values, means, unit="")
     caption = (
-        f"{seeds_said(values)} The larger mark is the geometric mean{bar_said(means, 'Student t on logarithms')}."
+        f"{seeds_said(values)}{mean_said(means, 'geometric mean', 'Student t on logarithms')}"
         f"{said}{search_said(document)} Equal distances are equal ratios."
     )
-    return Figure(name, title, caption, arms_axis(document), Axis("Sharpness", "%", log=True), series)
+    words = tuple(
+        Word(x, "0 in every run" if measured[role] else "not measured") for role, x in ARMS if not values[role]
+    )
+    axis = Axis("Sharpness", "%", log=True)
+    return Figure(name, title, caption, arms_axis(document), axis, series, words=words)
 
 
 def path(document: Document) -> Figure:
@@ -91,7 +96,7 @@ def path(document: Document) -> Figure:
         tuple(series),
         right,
         guides,
-        curves.PART_KEYS,
+        key=curves.PART_KEYS,
     )
 
 
@@ -149,7 +154,7 @@ def dots_and_means(
 def arms_axis(document: Document) -> Axis:
     """Make the axis whose two places are the two batch sizes."""
     names = tuple((x, str(document[role]["label"])) for role, x in ARMS)
-    return Axis("", limits=(-0.75, 1.75), names=names)
+    return Axis("", limits=(-0.85, 1.85), names=names)
 
 
 def by_seed(arm: Arm, measure: str) -> dict[int, float]:
@@ -196,10 +201,11 @@ def seeds_said(values: Mapping[Role, Mapping[int, Point]]) -> str:
     return f"One dot a seed, {n}{joined}."
 
 
-def bar_said(means: Mapping[Role, Mapping[str, Any] | None], method: str) -> str:
-    """Say what the error bars are, or that there are none."""
-    drawn = any(mean and mean["interval"] for mean in means.values())
-    return f" with its 95 % interval ({method})" if drawn else "; one seed gives no interval"
+def mean_said(means: Mapping[Role, Mapping[str, Any] | None], kind: str, method: str) -> str:
+    """Say what the large marks and the error bars are, or that there are none."""
+    if not any(mean and mean["n"] > 1 for mean in means.values()):
+        return " One seed has no interval."
+    return f" Diamond: {kind} with its 95 % interval ({method})."
 
 
 def search_said(document: Document) -> str:

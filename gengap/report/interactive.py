@@ -107,7 +107,10 @@ def layout(figure: Figure) -> dict[str, Any]:
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": font},
         "shapes": [guide_line(guide.x, COLOURS[guide.role]) for guide in figure.guides],
-        "annotations": [guide_word(guide.x, guide.label, COLOURS[guide.role]) for guide in figure.guides],
+        "annotations": [
+            *(remark(guide.x, 1.0, guide.label) for guide in figure.guides),
+            *(remark(word.x, 0.0, word.text) for word in figure.words),
+        ],
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "var(--muted)", "activecolor": "var(--ink)"},
     }
     if figure.right is not None:
@@ -142,11 +145,10 @@ def guide_line(x: float, colour: str) -> dict[str, Any]:
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line, "opacity": 0.7}
 
 
-def guide_word(x: float, label: str, colour: str) -> dict[str, Any]:
-    """Describe the word above an upright line."""
-    return {"x": x, "y": 1.0, "yref": "paper", "yanchor": "bottom", "text": plain(label), "showarrow": False} | {
-        "font": {"color": colour}
-    }
+def remark(x: float, height: float, text: str) -> dict[str, Any]:
+    """Describe a word that stands on a height of the frame, 0 at its foot."""
+    place = {"x": x, "y": height, "yref": "paper", "yanchor": "bottom"}
+    return place | {"text": plain(text), "showarrow": False}
 
 
 def plain(text: str) -> str:

@@ -99,6 +99,11 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
     if bounds is None:
         return ""
     low, high = bounds
+    largest = max(abs(low), abs(high))
+    if math.isfinite(largest) and not is_plain(largest):
+        unit = 10.0 ** int(f"{largest:e}".partition("e")[2])
+        low, high, exponent = low / unit, high / unit, round(math.log10(unit))
+        return f"({beside(low, high - low)} to {beside(high, high - low)}) {TIMES} {power(exponent)}"
     return f"{beside(low, high - low)} to {beside(high, high - low)}"
 
 
@@ -156,12 +161,18 @@ def seconds(x: float | None) -> str:
     return f"{hours:,} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
 
 
+def short(x: float, digits: int) -> str:
+    """Write the number beside a mark."""
+    return number(x, digits) if is_plain(x) else tick(float(f"{x:.2e}"))
+
+
 def tick(x: float) -> str:
     """Write the number beside a tick as short as it can be."""
     if x == 0:
         return "0"
     if 1e-2 <= abs(x) < 1e5:
         return f"{x:,.10g}".replace("-", MINUS)
-    mantissa, exponent = f"{x:.0e}".split("e")
-    factor = {"1": "", "-1": MINUS}.get(mantissa, f"{mantissa.replace('-', MINUS)}·")
+    mantissa, exponent = f"{x:.3e}".split("e")
+    shortest = f"{float(mantissa):g}".replace("-", MINUS)
+    factor = {"1": "", f"{MINUS}1": MINUS}.get(shortest, f"{shortest}·")
     return f"{factor}{power(int(exponent))}"

@@ -108,7 +108,10 @@ def draw(figure: Figure) -> Canvas:
     for guide in figure.guides:
         left.axvline(guide.x, color=COLOURS[guide.role], lw=1.5, alpha=0.7, zorder=1)
         at = left.get_xaxis_transform()
-        left.text(guide.x, 1.015, short(guide.label), transform=at, ha="center", color=COLOURS[guide.role])
+        left.text(guide.x, 1.015, short(guide.label), transform=at, ha="center")
+    for word in figure.words:
+        at = left.get_xaxis_transform()
+        left.text(word.x, 0.04, word.text, transform=at, ha="center", color=MUTED)
     for place, series in enumerate(figure.series):
         mark(sides[series.side], series, place, log=figure.left.log)
     add_key(canvas, figure)
@@ -204,7 +207,7 @@ def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, *,
     point.set_zorder(4)
     axes.add_line(point)
     if mean:
-        write_value(axes, at, numbers.number(at[1], 3 if log else 4))
+        write_value(axes, at, numbers.short(at[1], 3 if log else 4))
 
 
 def write_value(axes: Axes, at: tuple[float, float], text: str) -> None:

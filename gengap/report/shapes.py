@@ -72,6 +72,14 @@ class Guide:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A remark at the foot of a place that has no marks, saying why."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """What one colour or one kind of line means."""
 
@@ -93,6 +101,7 @@ class Figure:
         series: what is drawn, back to front.
         right: the axis on the right, if there is one.
         guides: upright lines.
+        words: remarks where marks are missing.
         key: colours and kinds of line that no axis explains.
         empty: why there is nothing to draw, or "".
     """
@@ -105,6 +114,7 @@ class Figure:
     series: tuple[Series, ...] = ()
     right: Axis | None = None
     guides: tuple[Guide, ...] = ()
+    words: tuple[Word, ...] = ()
     key: tuple[Key, ...] = ()
     empty: str = ""
 

@@ -1,0 +1,80 @@
+"""The comparison in a terminal: the sentence, the table, the verdicts, what stays open."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gengap.report import tables
+
+Document = Mapping[str, Any]
+COLOURS = {"small": "blue", "large": "dark_orange"}
+VERDICTS = {"agrees": "green", "same direction": "green", "differs": "red"}
+
+
+def render(document: Document) -> RenderableType:
+    """Lay a comparison out for a terminal.
+
+    Args:
+        document: the comparison, in the form `gengap.comparison/1`.
+
+    Returns:
+        The sentence, the table, the claims with their verdicts, what could not be concluded, and the failures.
+    """
+    parts: list[RenderableType] = [Text(document["sentence"], style="bold"), Text(""), measures(document)]
+    if document["claims"]:
+        parts += [Text(""), claims(document)]
+    parts += listed("What could not be concluded", document["unresolved"])
+    parts += listed("What failed", tables.failures(document))
+    return Group(*parts)
+
+
+def print_comparison(document: Document, console: Console) -> None:
+    """Print a comparison.
+
+    Args:
+        document: the comparison.
+        console: where to.
+    """
+    console.print(render(document))
+
+
+def measures(document: Document) -> Table:
+    """Lay out the table of measures."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("")
+    for role, colour in COLOURS.items():
+        heading = Text.assemble((str(document[role]["label"]), colour), f"\nn = {tables.usual_n(document[role])}")
+        table.add_column(heading, justify="right")
+    table.add_column("difference\nor ratio", justify="right")
+    table.add_column("95 %\ninterval", justify="right")
+    for row in tables.rows(document):
+        name = f"{row.name} ({row.unit})" if row.unit else row.name
+        values = (with_note(row.small), with_note(row.large), row.difference.text, row.difference.note)
+        table.add_row(Text(name), *values)
+    return table
+
+
+def with_note(cell: tables.Cell) -> Text:
+    """Write a cell on one line, its note dimmed."""
+    return Text.assemble((f"{cell.note}  " if cell.note else "", "dim"), cell.text)
+
+
+def claims(document: Document) -> Table:
+    """Lay out the claims with their verdicts."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in ("Published claim", "Verdict", "Why"):
+        table.add_column(heading)
+    for claim in document["claims"]:
+        verdict = Text(claim["verdict"], style=VERDICTS.get(claim["verdict"], "yellow"))
+        table.add_row(Text(claim["text"]), verdict, Text(claim["why"]))
+    return table
+
+
+def listed(heading: str, sentences: Any) -> list[RenderableType]:
+    """Write sentences under a heading; nothing where there are none."""
+    if not sentences:
+        return []
+    return [Text(""), Text(heading, style="bold"), *(Text(f"  {sentence}") for sentence in sentences)]
