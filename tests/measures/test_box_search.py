@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gengap.core.events import silent
-from gengap.measures.box_search import Box, Surface, Trail, quasi_newton, sign_ascent, tie_broken
+from gengap.measures.box_search import Box, Negative, Surface, Trail, quasi_newton, sign_ascent, tie_broken
 from gengap.measures.protocols import Plain
 from gengap.measures.trees import fill, flatten
 
@@ -60,10 +60,12 @@ def test_ascent_steps_back_from_a_cliff():
 
 
 def test_quasi_newton_does_not_ask_again_for_its_start():
-    on, box = surface(lambda w: w.sum()), Box.around(ZERO, 0.1)
+    seen = []
+    on, box = surface(lambda w: (seen.append(w.detach().tolist()), w.sum())[1]), Box.around(ZERO, 0.1)
     first = on.at(ZERO)
     found = quasi_newton(Trail(on, box, "q"), box, ZERO, first, scale=1.0, iterations=10)
-    assert on.evaluations == 1 + found.evaluations
+    assert on.evaluations == 1 + found.evaluations == len(seen)
+    assert seen.count([0, 0, 0]) == 1
     assert found.peak == pytest.approx(0.3, rel=1e-15)
     assert found.share_at_bound == 1
 
@@ -74,6 +76,28 @@ def test_the_scale_decides_how_far_a_steep_or_flat_slope_moves(scale):
     on, box = surface(lambda w: w.square().sum() + 1e-30 * w.sum()), Box.around(ZERO, 0.1)
     found = quasi_newton(Trail(on, box, "q"), box, ZERO, on.at(ZERO), scale=scale, iterations=1)
     assert (found.peak > 0.02) == (scale == 1e-30)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 20.0])
+def test_what_is_minimised_is_consistent_with_its_gradient(scale):
+    """Central differences of the scaled negative loss."""
+    on, box, at = surface(lambda w: (w**3 + torch.sin(w)).sum()), Box.around(ZERO, 1.0), np.array([0.1, -0.4, 0.7])
+    negative = Negative(Trail(on, box, "n"), box, scale, on.at(ZERO))
+    negative(ZERO)
+    value, gradient = negative(at)
+    assert value == pytest.approx(-(at**3 + np.sin(at)).sum() / scale, rel=1e-14)
+    for i, h in enumerate(np.eye(3) * 1e-5):
+        assert gradient[i] == pytest.approx((negative(at + h)[0] - negative(at - h)[0]) / 2e-5, rel=1e-7)
+
+
+def test_a_wall_stands_as_high_as_the_last_slope_could_drop_across_the_box():
+    on, box = surface(lambda w: torch.where(w[0] > 0.5, torch.inf, (w**2).sum())), Box.around(ZERO, 1.0)
+    negative = Negative(Trail(on, box, "n"), box, 4.0, on.at(ZERO))
+    negative(ZERO)
+    assert negative(np.array([0.1, -0.4, 0.2]))[0] == pytest.approx(-0.21 / 4, rel=1e-14)
+    value, gradient = negative(np.array([0.6, 0.0, 0.0]))
+    assert value == pytest.approx((2 * (0.2 + 0.8 + 0.4) - 0.21) / 4, rel=1e-14)
+    assert not gradient.any()
 
 
 def test_iterations_are_bounded_and_all_points_lie_in_the_box():

@@ -124,6 +124,7 @@ def test_a_saturated_network_is_not_called_flat(scale, largest):
     assert paper.percent < 1e-2
     assert robust.percent > 100
     assert robust.dtype == "float32"
+    assert min(s.percent for s in robust.starts) > 100
 
 
 def test_the_best_is_kept_over_all_points_and_not_only_the_last():
@@ -167,6 +168,43 @@ def test_an_infinite_corner_is_skipped():
     assert (corner.evaluations, corner.iterations) == (1, 0)
     assert math.isnan(corner.percent)
     assert found.to_dict()["starts"][found.starts.index(corner)]["percent"] is None
+
+
+def test_agreement_is_zero_where_only_one_search_stayed_finite():
+    w = torch.zeros(2, dtype=torch.float64)
+    found = sharpness(lambda p: torch.where(p.abs().min() > 0.09, torch.inf, 1 + p.square().sum()), w, radius=0.1)
+    assert [s.name for s in found.starts] == ["random corner", "sign ascent"]
+    assert found.percent > 0
+    assert found.agreement == 0
+
+
+def test_agreement_is_the_ratio_of_the_two_best_climbs():
+    """A peak that only half steps meet: the other searches end in the corner, at 1.1 and 1.5 from a base of 1."""
+    w = torch.zeros(1, dtype=torch.float64)
+    found = sharpness(lambda p: (1 + p + 0.5 * torch.exp(-(((p - 0.05) / 0.003) ** 2))).sum(), w, radius=0.1)
+    best, second, *_ = sorted((s.percent for s in found.starts), reverse=True)
+    assert found.percent == best
+    assert found.agreement == pytest.approx(second / best, rel=1e-12)
+    assert found.agreement < 0.9
+
+
+def test_a_random_corner_is_where_a_search_begins_and_not_where_it_ends():
+    rng = torch.Generator().manual_seed(1)
+    root = torch.randn(40, 40, dtype=torch.float64, generator=rng)
+    found = sharpness(lambda p: (root @ p).square().sum(), torch.zeros(40, dtype=torch.float64))
+    assert found.starts[0].name == "random corner"
+    assert found.starts[0].iterations > 0
+    assert found.starts[0].evaluations > 1
+
+
+def test_tolerances_are_open():
+    """A slope below scipy's gtol of 1e-5, and gains below its ftol of 2e-9, do not stop the published search."""
+    w = torch.full((7,), 0.3, dtype=torch.float64)
+    slope = sharpness(lambda p: 1e-6 * p.sum() + 0.1, w, search="paper")
+    assert slope.percent == pytest.approx(100 * 1e-6 * 7 * 1.3e-3 / (1.1 + 2.1e-6), rel=1e-9)
+    root = torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    waves = sharpness(lambda p: 1e-10 * (torch.cos(root @ p * 3).sum() + 10), w, radius=1.0, search="paper")
+    assert waves.starts[0].iterations == 10
 
 
 def test_leaves_tensors_gradients_and_random_state_alone():
