@@ -83,7 +83,7 @@ def path(document: Document) -> Figure:
     scale = "Logarithmic" if log else "Linear"
     caption = (
         f"Weights (1 {numbers.MINUS} {ALPHA})·small + {ALPHA}·large; {counted(len(lines), 'seed')}, no error bars. "
-        f"Dark: loss on the left axis. {'Green: accuracy on the right. ' if accuracies else ''}"
+        f"Loss on the left axis{', accuracy in green on the right' if accuracies else ''}. "
         f"Solid: train, dashed: test. {scale} loss axis.{norm_said(lines)}"
     )
     left = Axis("Loss", "nats per sample", log=log)

@@ -116,7 +116,7 @@ def layout(figure: Figure) -> dict[str, Any]:
     if figure.right is not None:
         green = {"color": "var(--accuracy)"}
         right = plotly_axis(figure.right)
-        right |= {"overlaying": "y", "side": "right", "showgrid": False, "tickfont": green}
+        right |= {"overlaying": "y", "side": "right", "showgrid": False, "tickmode": "auto", "tickfont": green}
         found["yaxis2"] = right | {"title": right["title"] | {"font": green}}
     return found
 
@@ -131,7 +131,7 @@ def plotly_axis(axis: Axis) -> dict[str, Any]:
         "automargin": True,
     }
     if axis.log:
-        found |= {"type": "log", "exponentformat": "power", "minexponent": 4, "dtick": None}
+        found |= {"type": "log", "dtick": "D2", "tickformat": ",~g"}
     if axis.limits is not None:
         found["range"] = list(axis.limits)
     if axis.names:

@@ -38,6 +38,7 @@ VARIABLES = {  # the page's names for the colours above
 }
 DASHES: dict[Style, tuple[float, ...]] = {"dashed": (4.0, 2.0)}
 LONGEST_NAME = 16
+ROOM_FOR_NAMES = 22  # characters that fit above two neighbouring guides
 HALF_WAY = 0.5  # between the small batch at 0 and the large one at 1
 
 
@@ -75,7 +76,9 @@ def inline(figure: Figure) -> str:
     label = html.escape(f"{figure.title}. {figure.caption}")
     text = re.sub(r"<svg[^>]*>", f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">', text, count=1)
     text = re.sub(r'(?<=\sid=")|(?<=url\(#)|(?<=href="#)', f"{figure.name}-", text).replace("xlink:href", "href")
+    # matplotlib writes size and family apart, older versions together
     text = re.sub(r"font: (\S+) 'DejaVu Sans'[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*; ", "", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
     return text.strip()
@@ -105,10 +108,7 @@ def draw(figure: Figure) -> Canvas:
         sides["right"] = left.twinx()
         dress_right(sides["right"], figure.right)
         left.set_zorder(1)
-    for guide in figure.guides:
-        left.axvline(guide.x, color=COLOURS[guide.role], lw=1.5, alpha=0.7, zorder=1)
-        at = left.get_xaxis_transform()
-        left.text(guide.x, 1.015, short(guide.label), transform=at, ha="center")
+    add_guides(left, figure)
     for word in figure.words:
         at = left.get_xaxis_transform()
         left.text(word.x, 0.04, word.text, transform=at, ha="center", color=MUTED)
@@ -116,6 +116,16 @@ def draw(figure: Figure) -> Canvas:
         mark(sides[series.side], series, place, log=figure.left.log)
     add_key(canvas, figure)
     return canvas
+
+
+def add_guides(axes: Axes, figure: Figure) -> None:
+    """Draw upright lines; names too long to stand side by side lean outwards."""
+    crowded = sum(len(short(guide.label)) for guide in figure.guides) > ROOM_FOR_NAMES
+    at = axes.get_xaxis_transform()
+    for guide in figure.guides:
+        axes.axvline(guide.x, color=COLOURS[guide.role], lw=1.5, alpha=0.7, zorder=1)
+        side = "center" if not crowded else "right" if guide.x < HALF_WAY else "left"
+        axes.text(guide.x, 1.015, short(guide.label), transform=at, ha=side)
 
 
 def dress(axes: Axes, figure: Figure) -> None:

@@ -44,12 +44,12 @@ def print_comparison(document: Document, console: Console) -> None:
 def measures(document: Document) -> Table:
     """Lay out the table of measures."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for role, colour in COLOURS.items():
         heading = Text.assemble((str(document[role]["label"]), colour), f"\nn = {tables.usual_n(document[role])}")
-        table.add_column(heading, justify="right")
-    table.add_column("difference\nor ratio", justify="right")
-    table.add_column("95 %\ninterval", justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("difference\nor ratio", justify="right", overflow="fold")
+    table.add_column("95 %\ninterval", justify="right", overflow="fold")
     for row in tables.rows(document):
         name = f"{row.name} ({row.unit})" if row.unit else row.name
         values = (with_note(row.small), with_note(row.large), row.difference.text, row.difference.note)
@@ -66,7 +66,7 @@ def claims(document: Document) -> Table:
     """Lay out the claims with their verdicts."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("Published claim", "Verdict", "Why"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for claim in document["claims"]:
         verdict = Text(claim["verdict"], style=VERDICTS.get(claim["verdict"], "yellow"))
         table.add_row(Text(claim["text"]), verdict, Text(claim["why"]))

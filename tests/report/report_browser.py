@@ -116,7 +116,10 @@ class Browser:
         return [url for url in urls if not url.startswith(("data:", "blob:")) and not url.endswith("report.html")]
 
     def screenshot(self, target, *, whole=True):
-        found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        area = {"clip": clip, "captureBeyondViewport": True} if whole else {}
+        found = self.ask("Page.captureScreenshot", format="png", **area)
         Path(target).write_bytes(base64.b64decode(found["data"]))
 
     def pdf(self, target):
