@@ -211,12 +211,13 @@ def mean_said(means: Mapping[Role, Mapping[str, Any] | None], kind: str, method:
 def search_said(document: Document) -> str:
     """Say how sharpness was searched, where all runs agree about it."""
     found = [run["sharpness"] for role, _ in ARMS for run in document[role]["runs"] if run["sharpness"]]
-    searches = {(one["search"], one["radius"]) for one in found}
+    searches = {(one["search"], one.get("radius")) for one in found}
     if len(searches) != 1:
         return " The runs were searched in different ways: see the table of runs."
     mode, radius = searches.pop()
     bound = ", a lower bound" if all(one.get("bound") == "lower" for one in found) else ""
-    return f" Search: {mode}, radius {numbers.tick(radius)}{bound}."
+    box = f", radius {numbers.tick(radius)}" if radius is not None else ""
+    return f" Search: {mode}{box}{bound}."
 
 
 def norm_said(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -172,10 +172,10 @@ def run_row(arm: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
 
 def search(found: Mapping[str, Any]) -> str:
     """Say how a sharpness was searched and how far it can be trusted."""
-    said = [str(found["search"]), f"{numbers.whole(found['evaluations'])} evaluations"]
-    if found["share_at_bound"] is not None:
+    said = [str(found["search"]), f"{numbers.whole(found.get('evaluations'))} evaluations"]
+    if found.get("share_at_bound") is not None:
         said.append(f"{100 * found['share_at_bound']:.0f} % at the bound")
-    if found["agreement"] is not None:
+    if found.get("agreement") is not None:
         said.append(f"searches agree to {found['agreement']:.2f}")
     return ", ".join(said)
 
