@@ -60,9 +60,15 @@ class Comparison:
         return dict(self.document)
 
     def __str__(self) -> str:
-        from gengap.report.terminal import as_text
+        from io import StringIO
 
-        return as_text(self.document)
+        from rich.console import Console
+
+        from gengap.report.terminal import print_comparison
+
+        text = StringIO()
+        print_comparison(self.document, Console(file=text, width=100, color_system=None))
+        return text.getvalue().rstrip()
 
     __repr__ = __str__
 

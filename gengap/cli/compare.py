@@ -90,7 +90,7 @@ def compare(
     made = o.make_problem(problem, data, network, loss, data_root, train_size)
     folder = out or RESULTS / f"compare-{made.name.replace(' on ', '-')}".replace("/", "-")
     check_folder(folder, resume=resume or dry_run)
-    o.use_threads(threads)
+    o.use_threads(threads, made)
     from gengap.comparison import comparison_study
 
     study = comparison_study(
@@ -124,12 +124,12 @@ def reproduce(
 
     plan = read_study(study)
     check_folder(out, resume=resume or dry_run)
-    o.use_threads(threads)
     if plan.problem.factory:
         o.import_from_here()
     from gengap.sweeps.plan import make_problem
 
     made = make_problem(plan.problem, data_root)
+    o.use_threads(threads, made)
     execute(plan, made, out, device=device, dry_run=dry_run, json=json, quiet=quiet)
 
 
@@ -153,10 +153,14 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
 
 def present(found: Any, page: Path, *, json: bool) -> None:
     """Print a comparison: for people, or as JSON."""
+    from rich.console import Console
+
+    from gengap.report.terminal import print_comparison
+
     if json:
         print_json(found.to_dict())
     else:
-        print(found)
+        print_comparison(found.document, Console())
     say(f"report: {page}")
 
 

@@ -7,6 +7,7 @@ import typer
 
 from gengap.core.errors import BadInput
 
+ONE_THREAD_BELOW = 200_000  # weights
 PROBLEM, RECIPE, MEASURES, RUNNING = "Problem", "Recipe", "Measures", "Running"
 
 Data = Annotated[
@@ -55,7 +56,14 @@ Dtype = Annotated[str | None, typer.Option(help="float32, float64 or bf16 (autoc
 MemoryFormat = Annotated[str | None, typer.Option(help="contiguous or channels_last.", rich_help_panel=RECIPE)]
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...", rich_help_panel=RUNNING)]
-Threads = Annotated[int | None, typer.Option(help="torch threads.", min=1, rich_help_panel=RUNNING)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="torch threads. Default: 1 for networks below 200,000 weights, else torch's own.",
+        min=1,
+        rich_help_panel=RUNNING,
+    ),
+]
 Evaluations = Annotated[
     int, typer.Option(help="Measurements of loss and accuracy while training.", min=1, rich_help_panel=RUNNING)
 ]
@@ -171,9 +179,11 @@ def import_from_here() -> None:
         sys.path.insert(0, "")
 
 
-def use_threads(threads: int | None) -> None:
-    """Set torch's threads where a number was given."""
-    if threads:
-        import torch
+def use_threads(threads: int | None, problem: Any) -> None:
+    """Set torch's threads: as asked, else one for a small network, whose matrix products are too short to share."""
+    import torch
 
+    if threads:
         torch.set_num_threads(threads)
+    elif problem.parameters < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)

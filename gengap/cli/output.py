@@ -110,9 +110,7 @@ class Reporter:
 
     def _line(self, event: Progress) -> None:
         now = time.monotonic()
-        finished = event.total is not None and event.done >= event.total
-        due = now - self.last >= LINE_SECONDS or (finished and now - self.began > 2)
-        if due:
+        if now - self.last >= LINE_SECONDS:
             note = f", {event.note}" if event.note else ""
             say(f"[{now - self.began:6.1f} s] {event.what}: {amount(event)}{note}")
             self.last = now

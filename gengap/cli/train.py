@@ -67,7 +67,7 @@ def train(
     if checkpoint.exists() and not resume:
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
     made = o.make_problem(problem, data, network, loss, data_root, train_size)
-    o.use_threads(threads)
+    o.use_threads(threads, made)
     from gengap.comparison import recipe_fields
     from gengap.core.files import write_text
     from gengap.core.recipe import Recipe

@@ -13,22 +13,23 @@ from gengap.core.recipe import Recipe, Record
 
 
 class ProblemSpec(Record):
-    """What is learnt: names of the catalogue, or a factory of the user's."""
+    """What is learnt: names of the catalogue, a factory of the user's, or a mere name of something made in Python."""
 
     data: str | None = None
     network: str | None = None
     loss: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     factory: str | None = Field(default=None, description="package.module:function that returns a gengap.Problem")
+    name: str | None = Field(default=None, description="of a problem that only exists in a Python program")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.data is None) == (self.factory is None):
+        if sum(given is not None for given in (self.data, self.factory, self.name)) != 1:
             raise ValueError(
                 "a problem is either a data set of the catalogue (data) or a factory (package.module:function)"
             )
-        if self.factory and (self.network or self.loss or self.options):
-            raise ValueError("a factory brings its own network, loss and data; leave network, loss and options out")
+        if self.data is None and (self.network or self.loss or self.options):
+            raise ValueError("network, loss and options go with data of the catalogue; a factory brings its own")
         return self
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gengap.core.estimate import Estimate, mean, paired_difference
+from gengap.core.estimate import Estimate, mean, paired_difference, paired_ratio
 from gengap.studies.study import Claim
 
+RATIOS = {"sharpness", "distance"}  # positive, and spread over orders of magnitude: compared on the logarithm
 Word = Literal["agrees", "same direction", "differs", "insensitive", "not resolvable", "not run"]
 
 
@@ -31,7 +32,7 @@ class Verdict:
         claim: the claim.
         word: the verdict.
         why: a sentence with the numbers it rests on.
-        ours: our estimate: of the cell, or of the paired difference second - first; None where there were no runs.
+        ours: our estimate: of the cell, or of the paired difference or ratio of two cells; None where there were no runs.
     """
 
     claim: Claim
@@ -69,8 +70,8 @@ def judge(claim: Claim, cells: Sequence[Cell]) -> Verdict:
         cells: all finished runs of the study.
 
     Returns:
-        For two cells: "agrees" where the 95 % interval of the paired difference lies on the claimed side of zero,
-        "differs" where it lies on the other, "insensitive" where it lies within the claim's tolerance of zero, else
+        For two cells: "agrees" where the 95 % interval of the paired difference (of sharpness and distance: of the
+        paired ratio) lies on the claimed side of zero (of one), "differs" where it lies on the other, "insensitive" where it lies within the claim's tolerance of zero, else
         "not resolvable". For a published number: "agrees" where the two means are within the sum of both spreads, else
         "differs". "not run" where runs are missing.
     """
@@ -91,24 +92,24 @@ def judge_number(claim: Claim, cells: Sequence[Cell]) -> Verdict:
 
 
 def judge_pair(claim: Claim, cells: Sequence[Cell]) -> Verdict:
-    """Decide whether one cell is above the other, by the paired difference over seeds."""
+    """Decide whether one cell is above the other, over pairs that share their seed."""
     field, (first, second) = next(iter((claim.compare or {}).items()))
     pairs = paired(cells, field, first, second, claim.measure)
     if not pairs:
         return Verdict(claim, "not run", "no seed has finished both runs", None)
-    difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
-    if difference.interval is None:
-        return Verdict(
-            claim, "not resolvable", "one seed cannot say how much seeds differ; run at least two", difference
-        )
-    low, high = difference.interval
-    why = f"second - first is {difference.value:.4g}, 95 % interval {low:.4g} to {high:.4g}, {len(pairs)} paired seeds"
-    if max(abs(low), abs(high)) <= claim.tolerance:
-        return Verdict(claim, "insensitive", f"{why}; differences up to {claim.tolerance:g} do not matter", difference)
-    if low <= 0 <= high:
-        return Verdict(claim, "not resolvable", why, difference)
-    falls = high < 0
-    return Verdict(claim, "agrees" if falls == (claim.expect == "first > second") else "differs", why, difference)
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    ratio = paired_ratio(a, b) if claim.measure in RATIOS else None
+    ours, equal, what = (ratio, 1.0, "second / first") if ratio else (paired_difference(a, b), 0.0, "second - first")
+    if ours.interval is None:
+        return Verdict(claim, "not resolvable", "one seed cannot say how much seeds differ; run at least two", ours)
+    low, high = ours.interval
+    why = f"{what} is {ours.value:.3g}, 95 % interval {low:.3g} to {high:.3g}, {len(pairs)} paired seeds"
+    if not ratio and max(abs(low), abs(high)) <= claim.tolerance:
+        return Verdict(claim, "insensitive", f"{why}; differences up to {claim.tolerance:g} do not matter", ours)
+    if low <= equal <= high:
+        return Verdict(claim, "not resolvable", why, ours)
+    falls = high < equal
+    return Verdict(claim, "agrees" if falls == (claim.expect == "first > second") else "differs", why, ours)
 
 
 def paired(cells: Sequence[Cell], field: str, first: Any, second: Any, measure: str) -> list[tuple[float, float]]:
