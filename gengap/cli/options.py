@@ -92,10 +92,8 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     """
     fields = read_fields(path) if path else {}
     epochs, steps, converged = options.pop("epochs"), options.pop("steps"), options.pop("converged")
-    budgets = [
-        b for b in ({"epochs": epochs}, {"steps": steps}, {"converged": {}}) if next(iter(b.values())) is not None
-    ]
-    budgets = budgets if converged else budgets[:-1]
+    given: dict[str, Any] = {"epochs": epochs, "steps": steps, "converged": {} if converged else None}
+    budgets = [{name: value} for name, value in given.items() if value is not None]
     if len(budgets) > 1:
         raise BadInput("more than one budget was given; choose one of --epochs, --steps and --converged")
     if budgets:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -99,14 +99,24 @@ class Store:
         """Read "final", "initial" or "buffers" of a run as numpy arrays."""
         return load_arrays(self._file(key, which))
 
+    def recall(self, name: str) -> Any:
+        """Give what `remember` noted, or None."""
+        text = self._one("SELECT value FROM meta WHERE name = ?", name)
+        return json.loads(text) if text else None
+
     # writing
+
+    def remember(self, name: str, value: Any) -> None:
+        """Note a JSON value about the whole store, in place of the one before."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, canonical(value)))
 
     def add_problem(self, fingerprint: str, facts: dict[str, Any]) -> None:
         """Note a problem's facts."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", (fingerprint, canonical(facts)))
 
-    def add_run(self, row: RunRow, weights: dict[str, Arrays]) -> None:
+    def add_run(self, row: RunRow, weights: Mapping[str, Arrays]) -> None:
         """Note a run: its files first, then its row and its history in one transaction.
 
         Killed in between, it leaves files without a row: they are written over when the run is trained again.

@@ -71,9 +71,9 @@ def judge(claim: Claim, cells: Sequence[Cell]) -> Verdict:
 
     Returns:
         For two cells: "agrees" where the 95 % interval of the paired difference (of sharpness and distance: of the
-        paired ratio) lies on the claimed side of zero (of one), "differs" where it lies on the other, "insensitive" where it lies within the claim's tolerance of zero, else
-        "not resolvable". For a published number: "agrees" where the two means are within the sum of both spreads, else
-        "differs". "not run" where runs are missing.
+        paired ratio) lies on the claimed side of zero (of one), "differs" where it lies on the other, "insensitive"
+        where it lies within the claim's tolerance of zero, else "not resolvable". For a published number: "agrees"
+        where the two means are within the sum of both spreads, else "differs". "not run" where runs are missing.
     """
     return judge_pair(claim, cells) if claim.compare else judge_number(claim, cells)
 

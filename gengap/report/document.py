@@ -1,0 +1,289 @@
+"""From a store and a study to the one document that the page, the terminal and --json show."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gengap.core.errors import BadInput
+from gengap.core.estimate import Estimate, mean, paired_difference, paired_ratio
+from gengap.report.sentence import answer, unresolved
+from gengap.store.rows import RunRow
+from gengap.store.store import Store
+from gengap.studies.study import Study
+from gengap.studies.verdict import Cell, Verdict, judge
+
+FORMAT = "gengap.comparison/1"
+NUMBERS = ("test_accuracy", "train_accuracy", "test_loss", "train_loss", "sharpness", "distance", "seconds")
+UNITS = {"test_accuracy": "points", "train_accuracy": "points", "test_loss": "nats", "train_loss": "nats"}
+KESKAR = "https://arxiv.org/abs/1609.04836"
+Json = dict[str, Any]
+
+
+def comparison_document(store: Store, study: Study, keys: Sequence[str], *, command: str = "") -> Json:
+    """Assemble everything that is shown of a comparison.
+
+    Args:
+        store: holds the runs and their measures.
+        study: with two batch sizes.
+        keys: of the study's runs in the store; those that are not there yet are left out.
+        command: the command line that made it, for the report.
+
+    Returns:
+        A JSON value; its form is described in docs/reference/json.md.
+
+    Raises:
+        BadInput: the study has not two batch sizes, or none of its runs is in the store.
+    """
+    rows = [row for key in keys if (row := store.run(key)) is not None]
+    if not rows:
+        raise BadInput(f"{store.folder} holds no run of this study; run it with gengap reproduce")
+    runs = [run_entry(store, study, row) for row in rows]
+    sizes = sorted({run["batch_size"] for run in runs} | set(resolved_sizes(study)))
+    if len(sizes) != 2:
+        raise BadInput(f"a comparison needs two batch sizes; this study has {sizes}")
+    facts = store.problem(rows[0].problem)
+    small, large = [arm(size, [run for run in runs if run["batch_size"] == size]) for size in sizes]
+    verdicts = [judge(claim, cells(rows, runs)) for claim in study.claim]
+    difference = differences(small, large)
+    words: dict[str, str] = {v.claim.measure: v.word for v in verdicts}
+    words.setdefault("test_loss", "not resolvable")
+    listed = [v.to_dict() for v in verdicts]
+    sentence = answer(small, large, difference, words)
+    return {
+        "format": FORMAT,
+        "title": study.title,
+        "sentence": sentence,
+        "verdict": {"sentence": sentence, **{v.claim.measure: v.word for v in verdicts}},
+        "claims": listed,
+        "unresolved": unresolved(small, large, difference, listed),
+        "problem": problem_entry(facts, study),
+        "small": small,
+        "large": large,
+        "difference": difference,
+        "interpolation": paths(store, study, runs),
+        "costs": costs(small, large),
+        "definitions": definitions(study),
+        "study": study.to_toml(),
+        "command": command,
+        "reproduce": "gengap reproduce study.toml --out again",
+        "environment": rows[-1].environment,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def resolved_sizes(study: Study) -> list[int]:
+    """Give the batch sizes of the grid that are numbers."""
+    return [size for size in study.grid.get("batch_size", []) if isinstance(size, int)]
+
+
+def run_entry(store: Store, study: Study, row: RunRow) -> Json:
+    """Describe one run."""
+    last = row.history[-1] if row.history and row.outcome == "finished" else {}
+    spec = study.measures.sharpness
+    sharpness = store.measure(row.key, "sharpness", spec.model_dump(mode="json")) if spec else None
+    distance = store.measure(row.key, "distance", {})
+    return {
+        "key": row.key,
+        "seed": row.recipe["seed"],
+        "batch_size": row.recipe["batch_size"],
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "step": row.step,
+        **{name: last.get(name) for name in UNITS},
+        "distance": distance["from_init"] if distance else None,
+        "distance_record": distance,
+        "sharpness": sharpness,
+        "seconds": row.cost.get("seconds"),
+        "cost": row.cost,
+        "recipe": row.recipe,
+        "history": columns(row.history),
+    }
+
+
+def columns(history: Sequence[Mapping[str, Any]]) -> Json:
+    """Turn points in time into columns."""
+    names = ("epoch", "samples", "step", "lr", "seconds", "batch_loss", *UNITS)
+    table = {name: [point.get(name) for point in history] for name in names}
+    table["steps"] = table.pop("step")
+    return table
+
+
+def arm(size: int, runs: Sequence[Json]) -> Json:
+    """Summarise the runs with one batch size."""
+    finished = [run for run in runs if run["outcome"] == "finished"]
+    recipe = {k: v for k, v in (runs[0]["recipe"] if runs else {}).items() if k != "seed"}
+    failures = [
+        f"seed {run['seed']}: {run['outcome']} at step {run['step']:,}: {run['reason']}"
+        for run in runs
+        if run["outcome"] != "finished"
+    ]
+    steps = {run["step"] for run in finished}
+    return {
+        "label": f"batch {size:,}",
+        "batch_size": size,
+        "recipe": recipe,
+        "steps": steps.pop() if len(steps) == 1 else None,
+        "failures": failures,
+        **{name: estimate([scalar(run, name) for run in finished]) for name in NUMBERS},
+        "runs": [{k: v for k, v in run.items() if k not in {"recipe", "batch_size"}} for run in runs],
+    }
+
+
+def scalar(run: Mapping[str, Any], name: str) -> float | None:
+    """Give one number of a run."""
+    value = run[name]
+    found: float | None = value["percent"] if isinstance(value, dict) else value
+    return found
+
+
+def estimate(values: Sequence[float | None]) -> Json | None:
+    """Estimate the mean of the numbers that are there."""
+    there = [value for value in values if value is not None]
+    return mean(there).to_dict() if there else None
+
+
+def differences(small: Json, large: Json) -> Json:
+    """Estimate paired differences large - small, and ratios large / small."""
+    found: Json = {}
+    for name, unit in UNITS.items():
+        made = over_pairs(small, large, name, paired_difference)
+        found[name] = {"estimate": made, "unit": unit} if made else None
+    for name in ("sharpness", "distance"):
+        found[name] = {"ratio": over_pairs(small, large, name, paired_ratio)}
+    return found
+
+
+def over_pairs(
+    small: Json,
+    large: Json,
+    name: str,
+    combine: Callable[[list[float], list[float]], Estimate | None],
+) -> Json | None:
+    """Combine the values of seeds that finished with both batch sizes; None where there is none."""
+    ours = [
+        {run["seed"]: scalar(run, name) for run in arm["runs"] if run["outcome"] == "finished"}
+        for arm in (small, large)
+    ]
+    both = [seed for seed in ours[0] if ours[0][seed] is not None and ours[1].get(seed) is not None]
+    found = combine([ours[0][seed] for seed in both], [ours[1][seed] for seed in both]) if both else None  # type: ignore[misc]
+    return found.to_dict() if found else None
+
+
+def cells(rows: Sequence[RunRow], runs: Sequence[Json]) -> list[Cell]:
+    """Give finished runs as claims see them."""
+    return [
+        Cell(row.recipe, {name: scalar(run, name) for name in NUMBERS})
+        for row, run in zip(rows, runs, strict=True)
+        if row.outcome == "finished"
+    ]
+
+
+def study_verdicts(store: Store, study: Study, keys: Sequence[str]) -> list[Verdict]:
+    """Decide the claims of any study, also one that is no comparison of two batch sizes."""
+    rows = [row for key in keys if (row := store.run(key)) is not None]
+    runs = [run_entry(store, study, row) for row in rows]
+    return [judge(claim, cells(rows, runs)) for claim in study.claim]
+
+
+def problem_entry(facts: Mapping[str, Any], study: Study) -> Json:
+    """Describe what was learnt, and which statistics the measures used."""
+    spec = study.measures.sharpness
+    mode = (spec.batch_norm if spec else "running") if facts.get("has_batch_norm") else "none"
+    names = ("data", "network", "loss", "train_samples", "test_samples", "parameters")
+    return {**{name: facts.get(name) for name in names}, "batch_norm": mode}
+
+
+def paths(store: Store, study: Study, runs: Sequence[Json]) -> list[Json]:
+    """Give the measured paths between pairs of runs."""
+    spec = study.measures.interpolation
+    if spec is None:
+        return []
+    settings = spec.model_dump(mode="json", exclude={"pairs"})
+    found = []
+    for a in runs:
+        for b in runs:
+            if a["seed"] != b["seed"] or a["batch_size"] >= b["batch_size"]:
+                continue
+            record = store.measure(f"{a['key']}+{b['key']}", "interpolation", settings)
+            if record:
+                found.append(path_entry(a["seed"], record))
+    return found
+
+
+def path_entry(seed: int, record: Mapping[str, Any]) -> Json:
+    """Describe one path."""
+    nothing = [None] * len(record["alphas"])
+    return {
+        "seed": seed,
+        "alphas": record["alphas"],
+        "train_loss": record["losses"][0],
+        "test_loss": record["losses"][1],
+        "train_accuracy": record["accuracies"][0] or nothing,
+        "test_accuracy": record["accuracies"][1] or nothing,
+        "batch_norm": record["descriptions"][0].get("batch_norm"),
+        "seconds": record["seconds"],
+        "forward_samples": record["forward_samples"],
+        "bound": record["bound"],
+    }
+
+
+def costs(small: Json, large: Json) -> list[Json]:
+    """List where the time went."""
+    found = []
+    for one in (small, large):
+        runs = [run for run in one["runs"] if run["cost"]]
+        steps = sum(run["cost"]["steps"] for run in runs)
+        looked = sum(run["cost"]["evaluation_seconds"] for run in runs)
+        found.append({
+            "what": f"training, {one['label']}",
+            "seconds": sum(run["cost"]["seconds"] for run in runs),
+            "detail": f"{len(runs)} runs, {steps:,} updates",
+        })
+        found.append({
+            "what": f"loss and accuracy on the way, {one['label']}",
+            "seconds": looked,
+            "detail": "both splits",
+        })
+        sharp = [run["sharpness"] for run in runs if run["sharpness"]]
+        if sharp:
+            evaluations = sum(record["evaluations"] for record in sharp)
+            detail = f"{evaluations:,} loss-and-gradient evaluations on {sharp[0]['samples']:,} samples"
+            found.append({
+                "what": f"sharpness, {one['label']}",
+                "seconds": sum(r["seconds"] for r in sharp),
+                "detail": detail,
+            })
+    return found
+
+
+def definitions(study: Study) -> list[Json]:
+    """Explain the words of the report, each with what it is a bound of."""
+    spec = study.measures.sharpness
+    found = [
+        {
+            "name": "Test accuracy",
+            "text": "Share of test samples whose largest output is the right class, in percent, with the running statistics "
+            "of batch norm, after the last update. Exact on the test set.",
+            "link": None,
+        }
+    ]
+    if spec:
+        found.append({
+            "name": "Sharpness",
+            "text": f"How far the training loss f can climb in a small box around the weights x: "
+            f"100 (max f - f(x)) / (1 + f(x)), each weight moving by at most {spec.radius:g} (|x_i| + 1). "
+            f"The maximum is searched ({spec.search} search), so the number is a lower bound of the true one. "
+            f"Batch norm: {spec.batch_norm} statistics.",
+            "link": KESKAR,
+        })
+    if study.measures.interpolation:
+        text = "Loss and accuracy on the straight line (1 - alpha) small + alpha large through both minima. Exact at each point."
+        found.append({"name": "Path between the minima", "text": text, "link": KESKAR})
+    text = "Euclidean distance of the trained weights from the weights the run began with. Exact."
+    found.append({"name": "Distance", "text": text, "link": KESKAR})
+    text = (
+        "Both batch sizes start from the same weights for the same seed; differences are taken within seeds, "
+        "and intervals are Student's t over them, 95 %. Ratios are treated on the logarithm."
+    )
+    found.append({"name": "Paired seeds", "text": text, "link": None})
+    return found
