@@ -119,8 +119,8 @@ def comparison_study(
     large: int | str | None = None,
     seeds: int | Sequence[int] = 5,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    sharpness: SharpnessSpec | None = SharpnessSpec(),  # noqa: B008 - frozen
-    interpolation: InterpolationSpec | None = InterpolationSpec(),  # noqa: B008 - frozen
+    sharpness: SharpnessSpec | Mapping[str, Any] | None = SharpnessSpec(),  # noqa: B008 - frozen
+    interpolation: InterpolationSpec | Mapping[str, Any] | None = InterpolationSpec(),  # noqa: B008 - frozen
     evaluations: int = 20,
 ) -> Study:
     """Write a comparison as a study with numbers in place of shares and defaults.
@@ -131,8 +131,8 @@ def comparison_study(
         large: see `compare`.
         seeds: see `compare`.
         recipe: see `compare`.
-        sharpness: how it is measured; None: not at all.
-        interpolation: the line between the two minima; None: not measured.
+        sharpness: how it is measured, a spec or its fields; None: not at all.
+        interpolation: the line between the two minima, a spec or its fields; None: not measured.
         evaluations: how often loss and accuracy are measured while training.
 
     Returns:
@@ -159,7 +159,10 @@ def comparison_study(
         problem=spec_of(problem),
         recipe=shared,
         grid={"batch_size": sizes, "seed": seed_list(seeds)},
-        measures=Measures(sharpness=sharpness, interpolation=interpolation),
+        measures=Measures(
+            sharpness=SharpnessSpec(**sharpness) if isinstance(sharpness, Mapping) else sharpness,
+            interpolation=InterpolationSpec(**interpolation) if isinstance(interpolation, Mapping) else interpolation,
+        ),
         claim=claims(problem, sizes, sharp=sharpness is not None),
     )
 

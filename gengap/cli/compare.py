@@ -8,6 +8,7 @@ import typer
 from gengap.cli import options as o
 from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, print_json, say, sentences
 from gengap.core.errors import BadInput, Interrupted
+from gengap.core.events import Message
 
 RESULTS = Path("results")
 
@@ -51,6 +52,10 @@ def compare(
     sharpness_samples: Annotated[
         int, typer.Option(help="Training samples for sharpness, at most; 0: all.", min=0, rich_help_panel=o.MEASURES)
     ] = 10_000,
+    evaluation_batch: Annotated[
+        int,
+        typer.Option(help="Batch whose statistics batch norm uses when measuring.", min=2, rich_help_panel=o.MEASURES),
+    ] = 5_000,
     no_sharpness: Annotated[
         bool, typer.Option("--no-sharpness", help="Leave sharpness out.", rich_help_panel=o.MEASURES)
     ] = False,
@@ -99,8 +104,18 @@ def compare(
         large=batch(large),
         seeds=list(range(seed, seed + seeds)),
         recipe=fields,
-        sharpness=None if no_sharpness else sharpness_spec(radius, search, batch_norm, sharpness_samples),
-        interpolation=None if not points else interpolation_spec(points, batch_norm, pairs),
+        sharpness=None
+        if no_sharpness
+        else {
+            "radius": radius,
+            "search": search,
+            "batch_norm": batch_norm,
+            "samples": sharpness_samples,
+            "batch_size": evaluation_batch,
+        },
+        interpolation=None
+        if not points
+        else {"points": points, "batch_norm": batch_norm, "pairs": pairs, "batch_size": evaluation_batch},
         evaluations=evaluations,
     )
     execute(study, made, folder, device=device, dry_run=dry_run, json=json, quiet=quiet)
@@ -143,6 +158,7 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
     try:
         with Reporter(quiet) as reporter:
             found = run_comparison(study, problem, folder, device=device, listen=reporter, command=command_line())
+            reporter(Message(f"writing the report to {folder}"))
             page = found.report(folder)
     except Interrupted as error:
         raise Interrupted(f"{error}; finished runs are kept in {folder}, go on with --resume") from error
@@ -209,17 +225,3 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 def batch(text: str | None) -> int | str | None:
     """Read a batch size: a number or a share."""
     return int(text) if text and text.isdigit() else text
-
-
-def sharpness_spec(radius: float, search: str, batch_norm: str, samples: int) -> Any:
-    """Make the spec of the sharpness options."""
-    from gengap.studies.study import SharpnessSpec
-
-    return SharpnessSpec(radius=radius, search=search, batch_norm=batch_norm, samples=samples or None)  # type: ignore[arg-type]
-
-
-def interpolation_spec(points: int, batch_norm: str, pairs: int) -> Any:
-    """Make the spec of the interpolation options."""
-    from gengap.studies.study import InterpolationSpec
-
-    return InterpolationSpec(points=points, batch_norm=batch_norm, pairs=pairs)  # type: ignore[arg-type]

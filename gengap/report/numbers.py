@@ -104,7 +104,15 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
         unit = 10.0 ** int(f"{largest:e}".partition("e")[2])
         low, high, exponent = low / unit, high / unit, round(math.log10(unit))
         return f"({beside(low, high - low)} to {beside(high, high - low)}) {TIMES} {power(exponent)}"
-    return f"{beside(low, high - low)} to {beside(high, high - low)}"
+    return " to ".join(apart_from_zero(end, low, high) for end in (low, high))
+
+
+def apart_from_zero(end: float, low: float, high: float) -> str:
+    """Write one end of an interval; where the interval leaves zero out, the end is not written as zero."""
+    text = beside(end, high - low)
+    if low * high > 0 and not text.strip("0.,+" + MINUS):
+        return significant(end, 1)
+    return text
 
 
 def ratio_interval(estimate: Mapping[str, Any] | None) -> str:

@@ -51,6 +51,7 @@ class InterpolationSpec(Record):
     high: float = 2.0
     points: int = Field(default=25, ge=2)
     batch_norm: Literal["running", "batch", "recompute"] = "batch"
+    batch_size: int = Field(default=5_000, ge=2, description="evaluation batch whose statistics batch norm uses")
     pairs: int = Field(default=1, ge=1, description="how many seeds, the first ones")
 
 

@@ -54,7 +54,8 @@ def measure_run(
     buffers = tensors(store.weights(key, "buffers"), device)
     total = len(problem.samples("train"))
     chosen = subset(0, total, spec.samples) if spec.samples and spec.samples < total else None
-    loss = problem.loss_function("train", batch_norm=spec.batch_norm, buffers=buffers, samples=chosen)
+    chunk = spec.batch_size if spec.batch_norm == "batch" and problem.has_batch_norm else None
+    loss = problem.loss_function("train", batch_norm=spec.batch_norm, buffers=buffers, samples=chosen, batch_size=chunk)
     try:
         found = sharpness(loss, params, radius=spec.radius, search=spec.search, listen=listen)
     except BadInput as error:
@@ -87,10 +88,12 @@ def measure_path(
         return
     ends = [tensors(store.weights(key, "final"), device) for key in keys]
     buffers = [tensors(store.weights(key, "buffers"), device) for key in keys]
-    losses = [
-        problem.loss_function(split, batch_norm=spec.batch_norm, buffers=buffers[0]) for split in ("train", "test")
-    ]
     running = spec.batch_norm == "running"
+    chunk = spec.batch_size if problem.has_batch_norm and not running else None
+    losses = [
+        problem.loss_function(split, batch_norm=spec.batch_norm, buffers=buffers[0], batch_size=chunk)
+        for split in ("train", "test")
+    ]
     path = interpolate(
         losses,
         a=ends[0],
