@@ -39,9 +39,8 @@ class SharpnessSpec(Record):
     radius: float = Field(default=1e-3, gt=0)
     search: Literal["robust", "paper"] = "robust"
     batch_norm: Literal["running", "batch"] = "batch"
-    samples: int | None = Field(
-        default=10_000, ge=1, description="at most this many training samples; absent in TOML: 10,000"
-    )
+    samples: int = Field(default=10_000, ge=0, description="at most this many training samples; 0: all")
+    batch_size: int = Field(default=5_000, ge=2, description="evaluation batch whose statistics batch norm uses")
 
 
 class InterpolationSpec(Record):
