@@ -106,7 +106,8 @@ class Training:
         if self.recipe.drop_last:
             order = order[: self.plan.per_epoch * self.plan.batch_size]
         constant, clock = is_constant(self.recipe), time.perf_counter()
-        for inputs, targets in self.train.batches(self.plan.batch_size, order[self.position :]):
+        rest = order[self.position :]  # nothing, where a checkpoint was written after the epoch's last update
+        for inputs, targets in self.train.batches(self.plan.batch_size, rest) if len(rest) else ():
             if not constant:
                 self.lr = self._scheduled_lr()
                 set_lr(self.optimizer, self.lr)
@@ -134,7 +135,7 @@ class Training:
     def _look(self, stop: StopRequest) -> None:
         """Read the losses of the last updates; find a divergence, the end of the steps, or a request to stop."""
         if self.pending:
-            values = torch.stack([loss.double() for loss, _ in self.pending]).tolist()
+            values = torch.stack([loss for loss, _ in self.pending]).double().tolist()
             first = self.step - len(self.pending)
             for i, (value, (_, size)) in enumerate(zip(values, self.pending, strict=True)):
                 if not math.isfinite(value):

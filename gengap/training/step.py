@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from gengap.core.recipe import Recipe
 from gengap.problem.losses import Loss
 from gengap.problem.trees import feed, map_tensors, split
-
-Update = Callable[[Any, Tensor], Tensor]  # (inputs, targets) -> mean loss before the update, detached
+from gengap.training.dense import Update, recognise
 
 
 def make_update(model: nn.Module, loss: Loss, optimizer: Optimizer, recipe: Recipe) -> Update:
@@ -50,7 +49,8 @@ def make_update(model: nn.Module, loss: Loss, optimizer: Optimizer, recipe: Reci
         optimizer.zero_grad()
         return value
 
-    return accumulated if recipe.micro_batch else whole
+    update = accumulated if recipe.micro_batch else whole
+    return recognise(model, loss, optimizer, recipe, update) or update
 
 
 def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
