@@ -118,6 +118,5 @@ class Reporter:
 
 def amount(event: Progress) -> str:
     """Write how much is done."""
-    if event.total is None:
-        return f"{event.done:,.4g} {event.unit}"
-    return f"{event.done:,.4g} of {event.total:,.4g} {event.unit}"
+    done = f"{event.done:,.1f}".removesuffix(".0")
+    return f"{done} {event.unit}" if event.total is None else f"{done} of {event.total:,.0f} {event.unit}"

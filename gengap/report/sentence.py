@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gengap.report.numbers import MINUS, fixed, interval, number, ratio_interval, significant
+from gengap.report import numbers
+from gengap.report.numbers import MINUS, interval, number, ratio_interval, significant
 
 Json = Mapping[str, Any]
+NEXT = {"not resolvable": "More seeds narrow the interval.", "not run": "Runs that finish are needed first."}
 UNCONVERGED = 3.0  # a training loss so many times larger is worth a remark
 
 
@@ -27,8 +29,11 @@ def answer(small: Json, large: Json, difference: Json, verdicts: Mapping[str, st
     if entry is None:
         return f"Nothing can be said of {names[1]} and {large['label']}: no seed finished with both; see what went wrong below."
     first = generalisation(names, entry, verdicts[measure], measure)
-    second = minimum(difference["sharpness"]["ratio"], worse=first.endswith(")"))
-    return f"{first}{second}."
+    second = minimum(difference["sharpness"]["ratio"])
+    if not second:
+        return f"{first}."
+    joint = " and its minimum" if first.startswith(names[0]) else f"; the minimum of {large['label']}"
+    return f"{first}{joint} {second}."
 
 
 def generalisation(names: tuple[str, str], entry: Json, word: str, measure: str) -> str:
@@ -36,50 +41,42 @@ def generalisation(names: tuple[str, str], entry: Json, word: str, measure: str)
     large, small = names
     estimate = entry["estimate"]
     value, n = estimate["value"], estimate["n"]
-    numbers = f"{size(estimate)} {entry['unit']}"
+    amount = f"{size(estimate)} {entry['unit']}"
     if n == 1:
-        how = relation(value, measure)
-        return f"{large} {how} {numbers} than {small} in the one seed that was run, which cannot tell a difference from chance"
+        return f"{large} {relation(value, amount, measure)} {small} in the only seed, which cannot be told from chance,"
     margin = f"95 % interval {interval(estimate)}, {n} paired seeds"
     if word == "insensitive":
-        return (
-            f"{large} tests the same as {small} for all practical purposes ({signed(value)} {entry['unit']}; {margin})"
-        )
+        return f"{large} tests the same as {small} for all practical purposes ({signed(estimate)} {entry['unit']}; {margin})"
     if word == "not resolvable":
         what = "test accuracy" if measure == "test_accuracy" else "test loss"
         between = f"between {large.lower()} and {small}"
-        return f"No difference in {what} {between} can be resolved ({signed(value)} {entry['unit']}; {margin})"
+        return f"No difference in {what} {between} can be resolved ({signed(estimate)} {entry['unit']}; {margin})"
     flipped = {**estimate, "interval": absolute(estimate["interval"])}
     margin = f"95 % interval {interval(flipped)}, {n} paired seeds"
+    return f"{large} {relation(value, amount, measure)} {small} ({margin})"
+
+
+def relation(value: float, amount: str, measure: str) -> str:
+    """Say how the large batch stands to the small one."""
     if measure == "test_accuracy":
-        return f"{large} tests {numbers} {'worse' if value < 0 else 'better'} than {small} ({margin})"
-    return f"{large} has a test loss {numbers} {'higher' if value > 0 else 'lower'} than {small} ({margin})"
+        return f"tests {amount} {'worse' if value < 0 else 'better'} than"
+    return f"has a test loss {amount} {'higher' if value > 0 else 'lower'} than"
 
 
-def minimum(ratio: Json | None, *, worse: bool) -> str:
-    """Say the second half: how many times sharper the minimum of the larger batch is."""
-    joint = " and its minimum" if worse else "; the minimum of the larger batch"
-    if ratio is None:
+def minimum(ratio: Json | None) -> str:
+    """Say the second half: how many times sharper the minimum of the larger batch is; "" where that is not known."""
+    if ratio is None or ratio["value"] is None:
         return ""
     value, ends = ratio["value"], ratio["interval"]
-    if value is None:
-        return ""
-    sharper = f"{significant(value)} times sharper" if value >= 1 else f"{significant(1 / value)} times flatter"
+    sharper = f"is {significant(value)} times sharper" if value >= 1 else f"is {significant(1 / value)} times flatter"
     if ends is None:
-        return f"{joint} is {sharper} there"
+        return sharper
     low, high = (0.0 if ends[0] is None else ends[0]), ends[1]
     if low <= 1 and (high is None or high >= 1):
         margin = f"ratio {significant(value)}, {ratio_interval(ratio)}"
-        return f"{joint} is neither sharper nor flatter as far as can be resolved ({margin})"
+        return f"is neither sharper nor flatter as far as can be resolved ({margin})"
     shown = ratio if value >= 1 else {**ratio, "interval": [1 / (high or 1), 1 / low if low else None]}
-    return f"{joint} is {sharper} ({ratio_interval(shown)})"
-
-
-def relation(value: float, measure: str) -> str:
-    """Choose the verb of a difference."""
-    if measure == "test_accuracy":
-        return "tests worse by" if value < 0 else "tests better by"
-    return "has a higher test loss by" if value > 0 else "has a lower test loss by"
+    return f"{sharper} ({ratio_interval(shown)})"
 
 
 def unresolved(small: Json, large: Json, difference: Json, verdicts: Sequence[Json]) -> list[str]:
@@ -136,16 +133,13 @@ def search_quality(small: Json, large: Json) -> list[str]:
 
 
 def size(estimate: Json) -> str:
-    """Write the size of a difference to the decimals its interval justifies."""
-    return signed(abs(estimate["value"]), estimate).removeprefix("+")
+    """Write the size of a difference, without its sign, to the decimals its interval justifies."""
+    return signed(estimate).lstrip(f"+{MINUS}")
 
 
-def signed(value: float, estimate: Json | None = None) -> str:
-    """Write a difference with its sign."""
-    ends = estimate["interval"] if estimate else None
-    width = (ends[1] - ends[0]) / 2 if ends and None not in ends else None
-    text = number(abs(value), 2) if not width else fixed(abs(value), 2 if width < 0.1 else 1 if width < 10 else 0)
-    return f"{MINUS if value < 0 else '+'}{text}"
+def signed(estimate: Json) -> str:
+    """Write a difference with its sign, as the table does."""
+    return numbers.difference(estimate)
 
 
 def absolute(ends: Sequence[float | None] | None) -> list[float | None] | None:
