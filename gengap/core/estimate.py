@@ -52,6 +52,14 @@ def finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
 
 
+def total(values: Sequence[float]) -> float:
+    """Sum without rounding errors; what leaves the range of floats is infinite or nan instead of an error."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return sum(values)
+
+
 def mean(values: Sequence[float]) -> Estimate:
     """Estimate the mean of independent observations, with Student's t interval.
 
@@ -67,10 +75,10 @@ def mean(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n == 0:
         raise ValueError("a mean needs at least one observation; got none")
-    value = math.fsum(values) / n
+    value = total(values) / n
     if n == 1:
         return Estimate(value, None, 1, None, "one observation, no interval")
-    stdev = math.sqrt(math.fsum((x - value) ** 2 for x in values) / (n - 1))
+    stdev = math.sqrt(total([(x - value) * (x - value) for x in values]) / (n - 1))
     half = t_quantile(n - 1) * stdev / math.sqrt(n)
     return Estimate(value, stdev, n, (value - half, value + half), "Student t, 95 %")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gengap.core.errors import BadInput, OutOfSpace
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def whole_file(target: Path) -> Iterator[Path]:
                 f"the disk is full: {target} was not written; free some space or choose another folder, "
                 f"then run the same command with --resume"
             ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             raise BadInput(f"cannot write {target}: {error.strerror}; choose a folder that you may write to") from error
         raise
     finally:

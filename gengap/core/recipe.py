@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -233,8 +234,8 @@ def digest(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def share(text: str) -> float:
-    """Read "10%" as 10.0.
+def share(text: str) -> Fraction:
+    """Read "10%" as 10, exactly: 69.9 % of 60,000 is 41,940 and not, rounded up, one more.
 
     Args:
         text: a number above 0 and up to 100, and a percent sign.
@@ -248,7 +249,7 @@ def share(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError(f"batch_size is {text!r}; give a whole number, or a share of the training set such as '10%'")
-    return float(match[1])
+    return Fraction(match[1])
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
@@ -259,8 +260,10 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     field, kind = ".".join(path), first["type"]
     noun = model.__name__.lower()
     if kind == "extra_forbidden":
-        near = [SYNONYMS[path[-1]]] if path[-1] in SYNONYMS else difflib.get_close_matches(path[-1], model.model_fields)
-        hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(model.model_fields)}"
+        known = model.model_fields
+        meant = SYNONYMS.get(path[-1])
+        near = [meant] if meant in known else difflib.get_close_matches(path[-1], known)
+        hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}"
         return f"a {noun} has no field {field!r}; {hint}"
     if kind == "missing":
         return f"a {noun} needs the field {field!r}"

@@ -1,0 +1,125 @@
+"""Oracle: the sentence a user should read, written here by hand: its field, its value and what to do."""
+
+import math
+
+import pytest
+
+from gengap.core.errors import BadInput
+from gengap.core.recipe import Budget, Recipe
+
+GOOD = {"lr": 0.1, "batch_size": 32, "budget": {"epochs": 2}}
+
+REFUSED = [
+    # unknown and missing fields
+    ({"learning_rate": 0.1}, ["no field 'learning_rate'", "did you mean 'lr'?"]),
+    ({"batch": 8}, ["no field 'batch'", "did you mean 'batch_size'?"]),
+    ({"wd": 0.1}, ["no field 'wd'", "did you mean 'weight_decay'?"]),
+    ({"epochs": 3}, ["no field 'epochs'", "did you mean 'budget'?"]),
+    ({"moment": 0.9}, ["no field 'moment'", "did you mean 'momentum'?"]),
+    ({"zzz": 1}, ["no field 'zzz'", "its fields are optimizer, lr, momentum", "seed"]),
+    ({"lr": None}, ["lr is None", "number"]),
+    # numbers out of range
+    ({"lr": -1.5}, ["lr is -1.5", "greater than 0"]),
+    ({"lr": 0}, ["lr is 0", "greater than 0"]),
+    ({"lr": math.nan}, ["lr is nan", "finite"]),
+    ({"lr": math.inf}, ["lr is inf", "finite"]),
+    ({"lr": "fast"}, ["lr is 'fast'", "number"]),
+    ({"momentum": 1.0}, ["momentum is 1.0", "less than 1"]),
+    ({"momentum": -0.5}, ["momentum is -0.5", "greater than or equal to 0"]),
+    ({"weight_decay": -1}, ["weight_decay is -1", "greater than or equal to 0"]),
+    ({"eps": 0}, ["eps is 0", "greater than 0"]),
+    ({"seed": -1}, ["seed is -1"]),
+    ({"seed": 2**63}, ["seed is 9223372036854775808", "less than"]),
+    ({"micro_batch": 0}, ["micro_batch is 0"]),
+    # words
+    ({"optimizer": "adamw"}, ["optimizer is 'adamw'", "'sgd', 'adam' or 'adagrad'"]),
+    ({"dtype": "fp16"}, ["dtype is 'fp16'", "'bf16'"]),
+    ({"memory_format": "nhwc"}, ["memory_format is 'nhwc'", "'channels_last'"]),
+    ({"drop_last": "maybe"}, ["drop_last is 'maybe'"]),
+    # the batch
+    ({"batch_size": 0}, ["batch_size is 0", "greater than or equal to 1"]),
+    ({"batch_size": 1.5}, ["batch_size is 1.5", "integer"]),
+    ({"batch_size": None}, ["batch_size is None"]),
+    ({"batch_size": "200%"}, ["batch_size is '200%'", "such as '10%'"]),
+    ({"batch_size": "0%"}, ["batch_size is '0%'"]),
+    ({"batch_size": "-5%"}, ["batch_size is '-5%'"]),
+    ({"batch_size": "32"}, ["batch_size is '32'", "whole number"]),
+    ({"batch_size": "a\nb"}, ["batch_size is 'a\\nb'"]),
+    ({"micro_batch": 64}, ["micro_batch 64", "batch_size 32"]),
+    # the budget
+    ({"budget": {"epochs": 1, "steps": 2}}, ["budget is {'epochs': 1, 'steps': 2}", "exactly one of"]),
+    ({"budget": {}}, ["budget is {}", "exactly one of epochs, steps and converged"]),
+    ({"budget": {"epochs": 0}}, ["epochs is 0"]),
+    ({"budget": {"steps": -7}}, ["steps is -7"]),
+    ({"budget": {"epoch": 3}}, ["no field 'epoch'", "did you mean 'epochs'?"]),
+    ({"budget": "convergd"}, ["budget is 'convergd'"]),
+    ({"budget": {"converged": {"patience": 0}}}, ["patience is 0"]),
+    ({"budget": {"converged": {"tolerance": 1}}}, ["tolerance is 1"]),
+    ({"budget": {"converged": {"max_epochs": 0}}}, ["max_epochs is 0"]),
+    # schedules and warm-up
+    ({"schedule": "cosin"}, ["'cosin'", "'cosine'", "'step'"]),
+    ({"schedule": 3}, ["schedule is 3"]),
+    ({"schedule": {"factor": 0.5}}, ["schedule is {'factor': 0.5}", "name"]),
+    ({"schedule": {"name": "step"}}, ["needs the field 'milestones'"]),
+    ({"schedule": {"name": "step", "milestones": []}}, ["milestones is []"]),
+    ({"schedule": {"name": "step", "milestones": [3, 2]}}, ["[3, 2]", "must ascend"]),
+    ({"schedule": {"name": "step", "milestones": [2, 2]}}, ["[2, 2]", "must ascend"]),
+    ({"schedule": {"name": "step", "milestones": [0]}}, ["milestones.0 is 0"]),
+    ({"schedule": {"name": "step", "milestones": [1], "factor": 0}}, ["factor is 0"]),
+    ({"schedule": {"name": "step", "milestones": [1], "gamma": 0.1}}, ["no field 'gamma'", "factor"]),
+    ({"schedule": {"name": "cosine", "final": 2}}, ["final is 2"]),
+    ({"schedule": "cosine", "budget": "converged"}, ["'cosine'", "epochs or steps"]),
+    ({"schedule": "smith2020", "budget": "converged"}, ["'smith2020'", "epochs or steps"]),
+    ({"warmup": 5}, ["warmup is 5"]),
+    ({"warmup": {"epochs": 0}}, ["epochs is 0"]),
+    ({"warmup": {"epochs": 1, "start": 1.5}}, ["start is 1.5"]),
+    ({"warmup": {"epochs": 1, "shape": "round"}}, ["shape is 'round'", "'linear' or 'constant'"]),
+    # fields that do not go together
+    ({"optimizer": "adam", "momentum": 0.9}, ["momentum", "not to adam", "leave them out"]),
+    ({"optimizer": "adagrad", "nesterov": True}, ["nesterov", "not to adagrad"]),
+    ({"nesterov": True}, ["nesterov needs a momentum"]),
+    ({"betas": (0.8, 0.9)}, ["betas belong to adam, not to sgd"]),
+    ({"optimizer": "adam", "betas": (0.9, 1.0)}, ["betas.1 is 1.0"]),
+    ({"optimizer": "adam", "betas": (0.9,)}, ["betas"]),
+]
+
+
+@pytest.mark.parametrize(("fields", "parts"), REFUSED, ids=[str(fields) for fields, _ in REFUSED])
+def test_one_sentence_names_field_and_value(fields, parts):
+    with pytest.raises(BadInput) as caught:
+        Recipe(**{**GOOD, **fields})
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not text.endswith(".")
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize("field", GOOD)
+def test_what_has_no_default_must_be_given(field):
+    with pytest.raises(BadInput, match=f"^a recipe needs the field '{field}'$"):
+        Recipe(**{name: value for name, value in GOOD.items() if name != field})
+
+
+def test_a_hint_is_a_field_of_the_thing_itself():
+    with pytest.raises(BadInput, match="its fields are epochs, steps, converged"):
+        Budget(batch=3)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", '"lr"', "", '{"lr": NaN, "batch_size": 1, "budget": "converged"}'])
+def test_json_that_is_no_recipe(text):
+    with pytest.raises(BadInput) as caught:
+        Recipe.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_larger_than_the_training_set():
+    with pytest.raises(BadInput, match=r"^batch_size is 2,000, but there are only 1,000 training samples"):
+        Recipe(lr=1, batch_size=2000, budget={"epochs": 1}).resolved(1000)
+
+
+def test_a_share_smaller_than_its_micro_batch():
+    recipe = Recipe(lr=1, batch_size="10%", micro_batch=50, budget={"epochs": 1})
+    assert recipe.resolved(500).batch_size == 50
+    with pytest.raises(BadInput, match="micro_batch 50 is larger than batch_size 10"):
+        recipe.resolved(100)
