@@ -80,7 +80,7 @@ def run_entry(store: Store, study: Study, row: RunRow) -> Json:
     """Describe one run."""
     last = row.history[-1] if row.history and row.outcome == "finished" else {}
     spec = study.measures.sharpness
-    sharpness = store.measure(row.key, "sharpness", spec.model_dump(mode="json")) if spec else None
+    sharpness = store.measure(row.key, "sharpness", spec.settings) if spec else None
     distance = store.measure(row.key, "distance", {})
     return {
         "key": row.key,
@@ -198,13 +198,12 @@ def paths(store: Store, study: Study, runs: Sequence[Json]) -> list[Json]:
     spec = study.measures.interpolation
     if spec is None:
         return []
-    settings = spec.model_dump(mode="json", exclude={"pairs"})
     found = []
     for a in runs:
         for b in runs:
             if a["seed"] != b["seed"] or a["batch_size"] >= b["batch_size"]:
                 continue
-            record = store.measure(f"{a['key']}+{b['key']}", "interpolation", settings)
+            record = store.measure(f"{a['key']}+{b['key']}", "interpolation", spec.settings)
             if record:
                 found.append(path_entry(a["seed"], record))
     return found

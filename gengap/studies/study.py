@@ -42,6 +42,11 @@ class SharpnessSpec(Record):
     samples: int = Field(default=10_000, ge=0, description="at most this many training samples; 0: all")
     batch_size: int = Field(default=5_000, ge=2, description="evaluation batch whose statistics batch norm uses")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the value; a field added later with a default leaves old records valid."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 class InterpolationSpec(Record):
     """The line between the minima of two runs with the same seed."""
@@ -52,6 +57,11 @@ class InterpolationSpec(Record):
     batch_norm: Literal["running", "batch", "recompute"] = "batch"
     batch_size: int = Field(default=5_000, ge=2, description="evaluation batch whose statistics batch norm uses")
     pairs: int = Field(default=1, ge=1, description="how many seeds, the first ones")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the values along one path; how many pairs are measured does not."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"pairs"})
 
 
 class Measures(Record):

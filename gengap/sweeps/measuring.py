@@ -15,17 +15,7 @@ from gengap.measures.landscape import interpolate
 from gengap.measures.sharpness import sharpness
 from gengap.problem.problem import Problem
 from gengap.store.store import Store
-from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study
-
-
-def sharpness_settings(spec: SharpnessSpec) -> dict[str, Any]:
-    """Give what decides the value of a sharpness."""
-    return spec.model_dump(mode="json")
-
-
-def interpolation_settings(spec: InterpolationSpec) -> dict[str, Any]:
-    """Give what decides the values along a path; how many pairs are measured does not."""
-    return spec.model_dump(mode="json", exclude={"pairs"})
+from gengap.studies.study import InterpolationSpec, Study
 
 
 def measure_run(
@@ -48,7 +38,7 @@ def measure_run(
         final, initial = tensors(store.weights(key, "final"), device), tensors(store.weights(key, "initial"), device)
         store.add_measure(key, "distance", {}, distance(final, initial).to_dict())
     spec = study.measures.sharpness
-    if spec is None or store.measure(key, "sharpness", sharpness_settings(spec)) is not None:
+    if spec is None or store.measure(key, "sharpness", spec.settings) is not None:
         return
     params = tensors(store.weights(key, "final"), device)
     buffers = tensors(store.weights(key, "buffers"), device)
@@ -61,7 +51,7 @@ def measure_run(
     except BadInput as error:
         listen(Message(f"no sharpness for {describe(row.recipe)}: {error}", warning=True))
         return
-    store.add_measure(key, "sharpness", sharpness_settings(spec), found.to_dict())
+    store.add_measure(key, "sharpness", spec.settings, found.to_dict())
 
 
 def measure_path(
@@ -83,7 +73,7 @@ def measure_path(
         device: where to measure.
         listen: told of the progress.
     """
-    subject, settings = "+".join(keys), interpolation_settings(spec)
+    subject, settings = "+".join(keys), spec.settings
     if store.measure(subject, "interpolation", settings) is not None:
         return
     ends = [tensors(store.weights(key, "final"), device) for key in keys]
