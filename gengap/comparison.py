@@ -16,7 +16,8 @@ from gengap.report.document import comparison_document
 from gengap.store.store import LEDGER, Store
 from gengap.studies.study import Claim, InterpolationSpec, Measures, SharpnessSpec, Study, read_study
 from gengap.sweeps.local import run_study
-from gengap.sweeps.plan import spec_of
+from gengap.sweeps.plan import spec_of, tasks
+from gengap.training.solo import find_device
 
 TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
 STUDY = "study.toml"
@@ -259,6 +260,9 @@ def run_comparison(
         BadInput: the study or the problem cannot be used.
         Interrupted: Ctrl-C; what was finished is kept.
     """
+    problem.check()  # before anything is written: bad input leaves no folder behind
+    find_device(device)
+    tasks(study, problem)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
