@@ -165,6 +165,9 @@ class LossFunction:
     def _recompute(self, params: Params, buffers: dict[str, Tensor]) -> None:
         """Fill `buffers` with the sample-weighted mean of the statistics of the training set's chunks."""
         momentum = {name: norm.momentum for name, norm in self._norms.items()}
+        for key in (f"{name}.{which}" for name in self._norms for which in ("running_mean", "running_var")):
+            if key in buffers:  # the first chunk weighs 1, but 0 times nan is nan
+                buffers[key] = torch.zeros_like(buffers[key])
         seen = 0
         with torch.no_grad():
             for norm in self._norms.values():

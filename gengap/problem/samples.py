@@ -142,7 +142,10 @@ def as_samples(data: Any, which: str, memory_limit: str | int) -> Samples:
     Raises:
         BadInput: the data are of no such form.
     """
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
+    if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[1], "__array__"):
+        if not isinstance(data[1], Tensor):
+            kind = type(data[1]).__name__
+            raise BadInput(f"{which} has targets in a {kind}; make inputs and targets tensors with torch.as_tensor")
         return InMemory(data[0], data[1])
     if isinstance(data, TensorDataset) and len(data.tensors) == 2:
         return InMemory(data.tensors[0], data.tensors[1])
@@ -202,7 +205,7 @@ def parse_bytes(size: str | int) -> int:
     """
     if isinstance(size, int):
         return size
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b)\s*", size, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)\s*", size, re.IGNORECASE)
     if not match:
         raise BadInput(f"memory_limit is {size!r}; write a number and a unit, for example '4 GiB'")
     return int(float(match[1]) * UNITS[match[2].upper()])

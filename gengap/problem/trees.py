@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gengap.core.errors import BadInput
+
 Tree = Any  # Tensor | tuple[Tree, ...] | dict[str, Tree]
 
 
@@ -19,9 +21,21 @@ def map_tensors(change: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def leaves(tree: Tree) -> list[Tensor]:
-    """List the tensors of a tree, dicts in their order."""
+    """List the tensors of a tree, dicts in their order.
+
+    Args:
+        tree: tensors, tuples and dicts.
+
+    Returns:
+        The tensors.
+
+    Raises:
+        BadInput: something else is among them.
+    """
     if isinstance(tree, Tensor):
         return [tree]
+    if not isinstance(tree, dict | tuple | list):
+        raise BadInput(f"inputs hold a {type(tree).__name__}; give tensors, or tuples or dicts of them")
     parts = tree.values() if isinstance(tree, dict) else tree
     return [leaf for part in parts for leaf in leaves(part)]
 

@@ -62,5 +62,5 @@ def evaluation_steps(steps: int, per_epoch: int, evaluations: int) -> list[int]:
     """
     unit = per_epoch if steps >= per_epoch * evaluations or steps % per_epoch == 0 else 1
     units = steps // unit
-    chosen = {max(1, round(units * i / evaluations)) * unit for i in range(1, evaluations + 1)}
+    chosen = {max(1, round(units * i / evaluations)) * unit for i in range(1, evaluations)}
     return sorted(chosen | {steps})

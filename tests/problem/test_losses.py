@@ -1,0 +1,65 @@
+"""Oracle: the formulas in plain Python floats, and answers counted by eye."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gengap.core.errors import BadInput
+from gengap.problem.losses import LOSSES, as_loss
+
+SCORES = [[2.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 5.0, -1.0], [0.5, 0.25, 0.0]]
+LABELS = [0, 2, 0, 1]
+
+
+def tensor(x, dtype=torch.float64):
+    return torch.tensor(x, dtype=dtype)
+
+
+def test_cross_entropy_is_a_mean_in_nats():
+    found = LOSSES["cross_entropy"].mean(tensor(SCORES), torch.tensor(LABELS))
+    exact = [math.log(sum(map(math.exp, row))) - row[k] for row, k in zip(SCORES, LABELS, strict=True)]
+    assert found.item() == pytest.approx(sum(exact) / 4, rel=1e-14)
+    assert LOSSES["cross_entropy"].correct(tensor(SCORES), torch.tensor(LABELS)).item() == 2
+
+
+@pytest.mark.parametrize("column", [False, True], ids=["(N,)", "(N, 1)"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.float32])
+def test_binary_cross_entropy(column, dtype):
+    logits, labels = [2.0, -1.0, 0.5, -3.0], [1, 1, 0, 0]
+    outputs = tensor(logits)[:, None] if column else tensor(logits)
+    found = LOSSES["binary_cross_entropy"].mean(outputs, tensor(labels, dtype))
+    exact = [math.log1p(math.exp(-z if y else z)) for z, y in zip(logits, labels, strict=True)]
+    assert found.item() == pytest.approx(sum(exact) / 4, rel=1e-14)
+    assert LOSSES["binary_cross_entropy"].correct(outputs, tensor(labels, dtype)).item() == 2
+
+
+def test_mean_square_is_a_mean_over_outputs():
+    outputs, targets = tensor([[1.0, 2.0], [0.0, -1.0]]), tensor([[0.0, 2.0], [3.0, 1.0]])
+    assert LOSSES["mean_square"].mean(outputs, targets).item() == pytest.approx((1 + 0 + 9 + 4) / 4)
+    assert LOSSES["mean_square"].mean(outputs[:, :1], targets[:, 0]).item() == pytest.approx((1 + 9) / 2)
+    assert LOSSES["mean_square"].correct(outputs, targets) is None
+    with pytest.raises(RuntimeError):
+        LOSSES["mean_square"].mean(outputs, targets[:, 0])
+
+
+def test_answers_of_a_users_loss_are_counted_where_targets_are_labels():
+    loss = as_loss(nn.functional.cross_entropy)
+    assert loss.name == "cross_entropy"
+    assert loss.correct(tensor(SCORES), torch.tensor(LABELS)).item() == 2
+    assert loss.correct(tensor(SCORES), tensor(SCORES)) is None
+    assert loss.correct(tensor(SCORES)[:, 0], torch.tensor(LABELS)) is None
+
+
+def test_labels_of_pixels_are_counted_one_by_one():
+    maps = tensor(SCORES).T[None]  # (1, C, 4)
+    assert as_loss("cross_entropy").correct(maps, torch.tensor([LABELS])).item() == 2
+
+
+@pytest.mark.parametrize(("given", "says"), [("crossentropy", "no loss called 'crossentropy'"), (3, "loss is 3")])
+def test_losses_that_are_none(given, says):
+    with pytest.raises(BadInput) as caught:
+        as_loss(given)
+    assert says in str(caught.value)
+    assert all(name in str(caught.value) for name in LOSSES)
