@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Progress
@@ -67,6 +68,7 @@ class Training:
         self.history: list[Point] = []
         self.pending: list[tuple[Tensor, int]] = []
         self.outcome: Outcome | None = None
+        self.interrupted = False
         self.step = self.samples = self.epoch = self.position = self.stale = 0
         self.epoch_loss, self.best = 0.0, math.inf
         self.seconds = self.evaluation_seconds = 0.0
@@ -79,7 +81,7 @@ class Training:
         Raises:
             BadInput: its loss is not finite.
         """
-        if self.step:
+        if self.history:
             return
         self._evaluate()
         start = self.history[0]
@@ -96,8 +98,9 @@ class Training:
             stop: looked at after every update.
             pause: called between blocks of updates, when the state is whole: the place to write a checkpoint.
         """
-        while self.outcome is None:
+        while self.outcome is None and not stop.made:
             self._epoch(stop, pause)
+        self.interrupted = stop.made
         self.listen(self._progress())
 
     def _epoch(self, stop: StopRequest, pause: Callable[[], None]) -> None:
@@ -117,23 +120,23 @@ class Training:
             self.samples += size
             self.position += size
             if len(self.pending) == BLOCK or stop.made or self.step == self._next_due():
-                self._look(stop)
+                self._look()
                 self.seconds += time.perf_counter() - clock
                 if self.outcome is None:
                     self._measure_if_due()
-                if self.outcome is not None:
+                if self.outcome is not None or stop.made:
                     return
                 pause()
                 clock = time.perf_counter()
-        self._look(stop)
+        self._look()
         self.seconds += time.perf_counter() - clock
         self._end_epoch()
 
     def _next_due(self) -> int:
         return self.due[0] if self.due else -1
 
-    def _look(self, stop: StopRequest) -> None:
-        """Read the losses of the last updates; find a divergence, the end of the steps, or a request to stop."""
+    def _look(self) -> None:
+        """Read the losses of the last updates; find a divergence."""
         if self.pending:
             values = torch.stack([loss for loss, _ in self.pending]).double().tolist()
             first = self.step - len(self.pending)
@@ -144,8 +147,6 @@ class Training:
                 self.epoch_loss += value * size
             self.pending.clear()
         self.listen(self._progress())
-        if stop.made:
-            self.outcome = Outcome("interrupted", self.step, "by Ctrl-C; with a checkpoint it can be resumed")
 
     def _measure_if_due(self) -> None:
         if self.step == self._next_due():
@@ -157,14 +158,13 @@ class Training:
         """Count the epoch, and decide whether it was the last."""
         if self.outcome is not None:
             return
-        mean = self.epoch_loss / self.position
-        self.epoch += 1
-        self.position, self.epoch_loss = 0, 0.0
-        reason = self._plateau(mean)
+        reason = self._plateau(self.epoch_loss / self.position)
         if reason or self.step >= self.plan.steps:
             if self.history[-1].step != self.step:
                 self._evaluate()
             self.outcome = self.outcome or Outcome("finished", self.step, reason)
+        self.epoch += 1
+        self.position, self.epoch_loss = 0, 0.0
 
     def _plateau(self, mean: float) -> str:
         """Follow the epoch's mean loss; return the reason to stop, or ""."""
@@ -185,14 +185,13 @@ class Training:
         params = {name: p.detach() for name, p in self.model.named_parameters()}
         buffers = dict(self.model.named_buffers())
         train, test = [scorer.with_buffers(buffers).score(params) for scorer in self.scorers]
-        seen = self.position or len(self.train)
         point = Point(
             step=self.step,
             samples=self.samples,
             epoch=self.samples / len(self.train),
             lr=self.lr,
             seconds=self.seconds,
-            batch_loss=self.epoch_loss / seen if self.step else None,
+            batch_loss=self.epoch_loss / self.position if self.step else None,
             train_loss=train.loss,
             train_accuracy=train.accuracy,
             test_loss=test.loss,
@@ -218,10 +217,11 @@ class Training:
 
     def result(self) -> Run:
         """Give the run as it stands."""
+        stopped = Outcome("interrupted", self.step, "by Ctrl-C; with a checkpoint it can be resumed")
         return Run(
             problem=self.problem.name,
             recipe=self.recipe,
-            outcome=self.outcome or Outcome("interrupted", self.step),
+            outcome=stopped if self.interrupted or self.outcome is None else self.outcome,
             history=tuple(self.history),
             params={name: p.detach().clone() for name, p in self.model.named_parameters()},
             initial_params=self.initial,
@@ -236,8 +236,7 @@ class Training:
         numbers["best"] = None if math.isinf(self.best) else self.best
         numbers["history"] = [asdict(point) for point in self.history]
         numbers["optimizer"] = optimizer
-        finished = self.outcome is not None and self.outcome.kind != "interrupted"
-        numbers["outcome"] = asdict(self.outcome) if self.outcome and finished else None
+        numbers["outcome"] = asdict(self.outcome) if self.outcome else None
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory | random_state(self.device)
         return numbers, tensors
@@ -253,7 +252,16 @@ class Training:
         model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
+        match_layouts(self.optimizer)
         restore_random_state(tensors, self.device)
+
+
+def match_layouts(optimizer: Optimizer) -> None:
+    """Lay the memory of an optimizer out as its weights are: fused kernels pair the two by their place in storage."""
+    for weight, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                memory[name] = torch.empty_like(weight).copy_(value)
 
 
 def diverged(step: int, value: float) -> Outcome:

@@ -84,13 +84,28 @@ def find_device(device: str | torch.device) -> torch.device:
     """
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
+        torch.zeros(1, device=place).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).partition("\n")[0]
         raise BadInput(
             f"device {str(device)!r} cannot be used ({why}); choose 'cpu' or one this machine has"
         ) from error
     return place
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder before anything long begins, so that a wrong path costs no training.
+
+    Args:
+        folder: which.
+
+    Raises:
+        BadInput: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}; choose a folder that you may write to") from error
 
 
 class Keeper:
@@ -108,8 +123,9 @@ class Keeper:
         self.last = time.monotonic()
 
     def resume(self, listen: Listener) -> None:
-        """Take up the state in the file, where there is one."""
+        """Take up the state in the file, where there is one; else see to it that there is a folder to write it to."""
         if not self.path.exists():
+            make_folder(self.path.parent)
             return
         self.training.unpack(*load(self.path, self.identity))
         if self.training.outcome is None:
