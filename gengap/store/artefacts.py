@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 def save_arrays(path: Path, arrays: Arrays) -> None:
     """Write named arrays to one file."""
     with whole_file(path) as part:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, part)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -47,6 +47,15 @@ class Store:
             raise BadInput(f"cannot make the folder {self.folder}: {error.strerror}; choose another") from error
         with self._explained():
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
+        """Make the tables where they are not there, and refuse those of another version."""
+        with self._explained():
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(files("gengap.store").joinpath("schema.sql").read_text(encoding="utf-8"))
@@ -194,10 +203,11 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite takes some back by itself, for example on a full disk
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     # inside
 
