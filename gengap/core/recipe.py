@@ -253,20 +253,22 @@ def share(text: str) -> Fraction:
 
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say in one sentence what is wrong with the first field at fault."""
-    first = error.errors(include_url=False)[0]
+    """Say in one sentence what is wrong with the first field at fault, or with one that does not exist."""
+    found = error.errors(include_url=False)
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     # the names of union members that pydantic puts into the path say nothing to a user
     path = [str(part) for part in first["loc"] if part not in {"int", "str", "constrained-int"}]
     field, kind = ".".join(path), first["type"]
-    noun = model.__name__.lower()
+    noun = model.__name__.lower().removesuffix("spec")
+    noun = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
     if kind == "extra_forbidden":
         known = model.model_fields
         meant = SYNONYMS.get(path[-1])
         near = [meant] if meant in known else difflib.get_close_matches(path[-1], known)
         hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}"
-        return f"a {noun} has no field {field!r}; {hint}"
+        return f"{noun} has no field {field!r}; {hint}"
     if kind == "missing":
-        return f"a {noun} needs the field {field!r}"
+        return f"{noun} needs the field {field!r}"
     text = first["msg"].removeprefix("Value error, ")
     if not path:
         return text

@@ -156,7 +156,10 @@ class Study(Record):
 
     def to_toml(self) -> str:
         """Write the study; fields that are absent keep their defaults."""
-        return tomli_w.dumps(without_none(self.model_dump(mode="json")))
+        content = without_none(self.model_dump(mode="json"))
+        if not self.problem.options:
+            del content["problem"]["options"]
+        return tomli_w.dumps(content)
 
 
 def read_study(path: Path) -> Study:
@@ -188,5 +191,5 @@ def read_study(path: Path) -> Study:
 def without_none(value: Any) -> Any:
     """Drop absent fields: TOML has no word for them."""
     if isinstance(value, dict):
-        return {k: without_none(v) for k, v in value.items() if v is not None and v != {}}
+        return {k: without_none(v) for k, v in value.items() if v is not None}
     return [without_none(v) for v in value] if isinstance(value, list) else value

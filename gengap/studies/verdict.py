@@ -106,7 +106,7 @@ def judge_pair(claim: Claim, cells: Sequence[Cell]) -> Verdict:
     why = f"{what} is {ours.value:.3g}, 95 % interval {low:.3g} to {high:.3g}, {len(pairs)} paired seeds"
     if not ratio and max(abs(low), abs(high)) <= claim.tolerance:
         return Verdict(claim, "insensitive", f"{why}; differences up to {claim.tolerance:g} do not matter", ours)
-    if low <= equal <= high:
+    if not (low > equal or high < equal):  # an interval that is not finite resolves nothing either
         return Verdict(claim, "not resolvable", why, ours)
     falls = high < equal
     return Verdict(claim, "agrees" if falls == (claim.expect == "first > second") else "differs", why, ours)

@@ -101,6 +101,11 @@ def test_what_has_no_default_must_be_given(field):
         Recipe(**{name: value for name, value in GOOD.items() if name != field})
 
 
+def test_a_field_of_another_name_is_not_called_missing():
+    with pytest.raises(BadInput, match=r"^a recipe has no field 'learning_rate'; did you mean 'lr'\?$"):
+        Recipe(learning_rate=0.1, batch_size=32, budget={"epochs": 2})
+
+
 def test_a_hint_is_a_field_of_the_thing_itself():
     with pytest.raises(BadInput, match="its fields are epochs, steps, converged"):
         Budget(batch=3)
