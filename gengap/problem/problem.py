@@ -185,6 +185,16 @@ class Problem:
             digest.update(split.fingerprint().encode())
         return digest.hexdigest()
 
+    def head(self, train: int, test: int) -> "Problem":
+        """Give the same problem on its first samples only, at most so many of each split: for trying things out."""
+        other = copy.copy(self)
+        sizes = {"train": train, "test": test}
+        other._splits = {
+            which: split.subset(torch.arange(min(len(split), sizes[which]))) for which, split in self._splits.items()
+        }
+        other.__dict__.pop("fingerprint", None)
+        return other
+
     def check(self) -> None:
         """Try the network on a few samples before anything long begins.
 

@@ -1,7 +1,9 @@
 """How long a study will take, from a few updates of each kind on this machine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -14,7 +16,8 @@ from gengap.sweeps.plan import Task, missing, tasks
 from gengap.training.solo import find_device, train
 
 ROBUST_EVALUATIONS, PAPER_EVALUATIONS = 45, 15
-PROBE_SECONDS = 1.0
+PROBE_SECONDS = 0.5
+PROBE_SAMPLES = 500
 SEARCH_SECONDS_PER_WEIGHT = 1e-5  # what L-BFGS-B itself costs over a whole search, measured on 1.5 million weights
 
 
@@ -45,7 +48,7 @@ def forecast(study: Study, problem: Problem, store: Store | None, *, device: str
         device: where it would run.
 
     Returns:
-        A row for every batch size, and one for each measure. Costs a few seconds: some updates of every kind are made.
+        A row for every batch size, and one for each measure. Costs some updates of each kind, on a part of the samples.
     """
     problem.check()
     place = find_device(device)
@@ -73,37 +76,47 @@ def training_row(study: Study, problem: Problem, size: int, alike: list[Task], p
 
 
 def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:
-    """Measure the seconds of one update and of one evaluation of both splits."""
-    steps, run = 2, None
+    """Measure the seconds of one update, and those of one evaluation of both splits, on a part of the samples."""
+    part = problem.head(max(int(recipe.batch_size), PROBE_SAMPLES), PROBE_SAMPLES)
+    steps, run = 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
         short = recipe.changed(budget={"steps": steps}, schedule="constant", warmup=None)
-        run = train(problem, short, device=place, evaluations=1)
+        run = train(part, short, device=place, evaluations=1)
         steps *= 4
-    return run.cost.seconds / run.cost.steps, run.cost.evaluation_seconds / len(run.history)
+    per_sample = run.cost.evaluation_seconds / len(run.history) / samples_of(part)
+    return run.cost.seconds / run.cost.steps, per_sample * samples_of(problem)
+
+
+def samples_of(problem: Problem) -> int:
+    """Count the samples of both splits."""
+    return len(problem.samples("train")) + len(problem.samples("test"))
 
 
 def measure_rows(study: Study, problem: Problem, runs: int, place: torch.device) -> list[Row]:
     """Forecast sharpness and interpolation."""
-    rows, total = [], len(problem.samples("train"))
+    rows, part = [], problem.head(PROBE_SAMPLES, PROBE_SAMPLES)
     params = {name: p.detach() for name, p in problem.model(seed=0, device=place).named_parameters()}
     sharp, path = study.measures.sharpness, study.measures.interpolation
     if sharp and runs:
+        total = len(problem.samples("train"))
         used = min(total, sharp.samples or total)
-        loss = problem.loss_function("train", batch_norm=sharp.batch_norm, samples=torch.arange(min(used, 1000)))
-        loss.value_and_grad(params)
-        clock = time.perf_counter()
-        loss.value_and_grad(params)
-        once = (time.perf_counter() - clock) * used / min(used, 1000)
+        loss = part.loss_function("train", batch_norm=sharp.batch_norm)
+        once = timed(lambda: loss.value_and_grad(params)) * used / len(part.samples("train"))
         evaluations = ROBUST_EVALUATIONS if sharp.search == "robust" else PAPER_EVALUATIONS
         own = SEARCH_SECONDS_PER_WEIGHT * problem.parameters
         detail = f"about {evaluations} loss-and-gradient evaluations on {used:,} samples each"
         rows.append(Row("sharpness", runs, runs * (evaluations * once + own), detail))
     if path and runs:
-        losses = [problem.loss_function(split, batch_norm=path.batch_norm) for split in ("train", "test")]
-        clock = time.perf_counter()
-        for loss in losses:
-            loss.value(params)
-        once = time.perf_counter() - clock
+        losses = [part.loss_function(split, batch_norm=path.batch_norm) for split in ("train", "test")]
+        once = sum(timed(partial(loss.value, params)) for loss in losses) * samples_of(problem) / samples_of(part)
         pairs = min(path.pairs, runs)
         rows.append(Row("interpolation", pairs, pairs * path.points * once, f"{path.points} points each"))
     return rows
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Measure the second call of two: the first one warms up."""
+    work()
+    clock = time.perf_counter()
+    work()
+    return time.perf_counter() - clock
