@@ -31,7 +31,7 @@ def answer(small: Json, large: Json, difference: Json, verdicts: Mapping[str, st
     first = generalisation(names, entry, verdicts[measure], measure)
     second = minimum(difference["sharpness"]["ratio"])
     if not second:
-        return f"{first}."
+        return f"{first.removesuffix(',')}."
     joint = " and its minimum" if first.startswith(names[0]) else f"; the minimum of {large['label']}"
     return f"{first}{joint} {second}."
 
