@@ -142,7 +142,7 @@ class Recipe(Record):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: Annotated[int, Field(ge=1)] | str
+    batch_size: Annotated[int, Field(ge=1, strict=True)] | str
     drop_last: bool = False
     schedule: Annotated[Schedule, BeforeValidator(named)] = Constant(name="constant")
     warmup: Warmup | None = None

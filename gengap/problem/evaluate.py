@@ -66,6 +66,10 @@ class LossFunction:
         self._mode: str = batch_norm if self._norms else "none"
         self._statistics = statistics if statistics is not None else samples
         self._chunk = chunk or (CHUNK if self._mode in {"running", "none"} else BATCH_STATISTICS)
+        while self._mode in {"batch", "recompute"} and any(
+            len(s) % self._chunk == 1 for s in (samples, self._statistics)
+        ):
+            self._chunk += 1  # one sample alone has no variance
         self.buffers = {k: v.detach().clone() for k, v in (buffers or dict(model.named_buffers())).items()}
         if self._mode == "batch":
             self._forget_running_statistics()

@@ -1,5 +1,6 @@
 """A verdict is computed from a claim and the runs, never typed."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -113,13 +114,14 @@ def judge_pair(claim: Claim, cells: Sequence[Cell]) -> Verdict:
 
 
 def paired(cells: Sequence[Cell], field: str, first: Any, second: Any, measure: str) -> list[tuple[float, float]]:
-    """Give the values of two cells for every seed that has both."""
-    found: dict[Any, dict[int, float]] = {}
+    """Give the values of two cells for every pair of runs that differ in `field` alone."""
+    found: dict[str, dict[int, float]] = {}
     for cell in cells:
         value = cell.values.get(measure)
+        rest = json.dumps({k: v for k, v in cell.recipe.items() if k != field}, sort_keys=True)
         for i, wanted in enumerate((first, second)):
             if value is not None and cell.recipe.get(field) == wanted:
-                found.setdefault(cell.recipe.get("seed"), {})[i] = value
+                found.setdefault(rest, {})[i] = value
     return [(pair[0], pair[1]) for _, pair in sorted(found.items()) if len(pair) == 2]
 
 

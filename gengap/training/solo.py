@@ -1,6 +1,8 @@
 """`gengap.train`: one run, start to finish, on one device."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,10 +66,40 @@ def train(
         if keeper:
             keeper.resume(listen)
         training.begin()
-        training.run(stop, keeper.save_when_due if keeper else lambda: None)
+        with explained():
+            training.run(stop, keeper.save_when_due if keeper else lambda: None)
         if keeper:
             keeper.save()
         return training.result()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in a sentence what torch says of the two faults of data that only show while training.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BadInput: a label has no output, or batch norm met a batch of one sample.
+        IndexError: another one.
+        ValueError: another one.
+    """
+    try:
+        yield
+    except IndexError as error:
+        if "Target" not in str(error):
+            raise
+        raise BadInput(
+            f"a label has no output of the network ({error}); give it more outputs or mend the labels"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInput(
+            "a batch has one sample, which batch norm cannot normalise; set drop_last=True, or choose a batch_size "
+            "(or micro_batch) that does not leave one sample over"
+        ) from error
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -133,7 +133,14 @@ def test_other_buffers_from_now_on(made, twin):
 
 @pytest.mark.parametrize(
     ("mode", "size", "told"),
-    [("running", None, None), ("running", 7, None), ("batch", None, 5000), ("batch", 12, 12), ("recompute", 9, 9)],
+    [
+        ("running", None, None),
+        ("running", 7, None),
+        ("batch", None, 5000),
+        ("batch", 11, 11),
+        ("batch", 12, 13),
+        ("recompute", 8, 8),
+    ],
 )
 def test_the_mode_is_told(made, mode, size, told):
     found = made.loss_function("test", batch_norm=mode, batch_size=size)
@@ -147,3 +154,15 @@ def test_without_batch_norm_the_mode_is_none(mode):
     found = made.loss_function(batch_norm=mode)
     assert found.describe() == {"data": "train", "samples": N, "batch_norm": "none", "batch_size": None}
     assert found.value(params) == made.loss_function().value(params)
+
+
+def test_a_last_chunk_of_one_sample_is_joined_to_the_others():
+    def net():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    inputs = torch.randn(11, 3, generator=torch.Generator().manual_seed(1))
+    split = (inputs, torch.arange(11) % 2)
+    made = Problem(model=net, loss="cross_entropy", train=split, test=split)
+    params = dict(made.model(seed=0).named_parameters())
+    whole = made.loss_function(batch_norm="batch", batch_size=100).value(params)
+    assert made.loss_function(batch_norm="batch", batch_size=10).value(params) == whole

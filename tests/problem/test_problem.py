@@ -228,3 +228,22 @@ def test_the_fingerprint_of_a_streamed_set_knows_its_ends():
     assert streamed((x.clone(), y.clone())) == first
     assert streamed((x[:-1], y[:-1])) != first
     assert streamed((x + torch.eye(N, F), y)) != first
+
+
+def test_the_fingerprint_tells_losses_and_forward_passes_of_one_name_apart():
+    data = (torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3)
+
+    class Net(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.linear, self.scale = nn.Linear(4, 3), scale
+
+        def forward(self, x):
+            return self.linear(x) * self.scale
+
+    def made(scale, loss):
+        return Problem(model=lambda: Net(scale), loss=loss, train=data, test=data, name="same").fingerprint
+
+    plain, smooth = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.5)
+    assert made(1, plain) == made(1, nn.CrossEntropyLoss())
+    assert len({made(1, plain), made(1, smooth), made(2, plain)}) == 3
