@@ -195,8 +195,8 @@ def stack(modules: list[nn.Module]) -> list[Layer] | None:
             layers.append(Layer(module.weight, module.bias, relu=False))
         elif type(module) is nn.ReLU and layers:
             layers[-1] = Layer(layers[-1].weight, layers[-1].bias, relu=True)
-        elif type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-            continue  # wherever it stands: inputs are flattened first, and then it changes nothing
+        elif type(module) is nn.Flatten and not layers and (module.start_dim, module.end_dim) == (1, -1):
+            continue  # after a layer it would see what the layer makes of an axis that stands before it
         elif type(module) is not nn.Sequential:
             return None
     return layers or None

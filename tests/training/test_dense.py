@@ -240,6 +240,7 @@ OTHER_MODELS = {
     "tanh": lambda m: nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5)),
     "relu first": lambda m: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(12, 5)),
     "other flatten": lambda m: nn.Sequential(nn.Flatten(2), nn.Linear(12, 5)),
+    "flatten after a layer": lambda m: nn.Sequential(nn.Linear(12, 3), nn.Flatten(), nn.Linear(3, 5)),
     "no layer": lambda m: nn.Sequential(nn.Flatten()),
     "hook": hooked,
     "hook on a gradient": gradient_hooked,
