@@ -45,13 +45,41 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"cannot make the folder {self.folder}: {error.strerror}; choose another") from error
-        with self._explained():
+        # SQLite gives up at once, whatever the timeout, where two processes switch a new ledger to WAL together
+        with self._alone(), self._explained():
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare(path)
+            except BaseException:
+                self._db.close()
+                raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from opening the store meanwhile.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            BadInput: another process has been at it for too long, or the folder cannot be written to.
+        """
+        lock = FileLock(self.folder / "locks" / "open.lock", timeout=BUSY_SECONDS)
         try:
-            self._prepare(path)
-        except BaseException:
-            self._db.close()
-            raise
+            (self.folder / "locks").mkdir(exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise BadInput(
+                f"{self.folder} has been locked by another process for {BUSY_SECONDS:.0f} s; end it first"
+            ) from error
+        except OSError as error:
+            raise BadInput(
+                f"cannot write to {self.folder}: {error.strerror}; copy it to a folder that you may write to"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _prepare(self, path: Path) -> None:
         """Make the tables where they are not there, and refuse those of another version."""
@@ -76,9 +104,8 @@ class Store:
 
     def close(self) -> None:
         """Close the ledger; what was in the write-ahead log is folded in where nobody else is reading."""
-        with suppress(
-            sqlite3.Error
-        ):  # where it fails the log stays beside the ledger, and the next one to open it reads it
+        # where it fails the log stays beside the ledger, and the next one to open it reads it
+        with suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
