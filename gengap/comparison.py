@@ -262,12 +262,32 @@ def run_comparison(
     """
     problem.check()  # before anything is written: bad input leaves no folder behind
     find_device(device)
-    tasks(study, problem)
+    check_sizes(study, problem)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
         run_study(study, problem, store, device=device, listen=listen)
         return Comparison(comparison_document(store, study, store.recall("keys"), command=command), out)
+
+
+def check_sizes(study: Study, problem: Problem) -> None:
+    """Refuse a study that compares anything but two batch sizes over seeds.
+
+    Args:
+        study: to be run.
+        problem: says what a share of the training set is.
+
+    Raises:
+        BadInput: it has another number of batch sizes, varies something else too, or has a recipe that does not fit.
+    """
+    sizes = sorted({int(task.recipe.batch_size) for task in tasks(study, problem)})
+    if len(sizes) != 2:
+        raise BadInput(f"a comparison needs two batch sizes; this study has {sizes}")
+    others = [field for field, values in study.grid.items() if len(values) > 1 and field not in {"batch_size", "seed"}]
+    if others:
+        raise BadInput(
+            f"a comparison varies batch_size and seed; this study also varies {', '.join(others)}: give one value each"
+        )
 
 
 def stored_comparison(folder: Path) -> Comparison:

@@ -224,4 +224,4 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 def batch(text: str | None) -> int | str | None:
     """Read a batch size: a number or a share."""
-    return int(text) if text and text.isdigit() else text
+    return int(text) if text and text.isdecimal() else text

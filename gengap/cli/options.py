@@ -101,7 +101,7 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     warmup = options.pop("warmup")
     if warmup is not None:
         fields["warmup"] = {"epochs": warmup}
-    return fields | {name: value for name, value in options.items() if value not in {None, False}}
+    return fields | {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -159,13 +159,13 @@ def make_problem(
     from gengap.sweeps.plan import make_problem as make
 
     if factory:
-        if data or network or loss or train_size:
+        if any(given is not None for given in (data, network, loss, train_size)):
             raise BadInput(
                 "--problem brings its own data, network and loss; leave --data, --network, --loss and --train-size out"
             )
         import_from_here()
         return make(ProblemSpec(factory=factory))
-    options = {"train_size": train_size} if train_size else {}
+    options = {} if train_size is None else {"train_size": train_size}
     return make(ProblemSpec(data=data or "digits", network=network, loss=loss, options=options), root)
 
 

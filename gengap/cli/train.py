@@ -2,7 +2,7 @@
 
 import json as json_lib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +21,12 @@ def train(
     data_root: o.DataRoot = None,
     train_size: o.TrainSize = None,
     batch_size: Annotated[
-        str, typer.Option(help="A number, or a share of the training set.", rich_help_panel=o.RECIPE)
-    ] = "32",
-    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.", min=0, rich_help_panel=o.RECIPE)] = 0,
+        str | None,
+        typer.Option(help="A number, or a share of the training set. Default: 32.", rich_help_panel=o.RECIPE),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order and dropout. Default: 0.", min=0, rich_help_panel=o.RECIPE)
+    ] = None,
     recipe: o.RecipeFile = None,
     optimizer: o.Optimizer = None,
     lr: o.Lr = None,
@@ -49,6 +52,8 @@ def train(
     """Train once, and keep the weights (params.safetensors) and the history (run.json)."""
     fields = o.recipe_fields(
         recipe,
+        batch_size=int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
+        seed=seed,
         optimizer=optimizer,
         lr=lr,
         momentum=momentum,
@@ -74,8 +79,8 @@ def train(
     from gengap.store.artefacts import save_arrays
     from gengap.training.solo import train as run_training
 
-    size = int(batch_size) if batch_size.isdigit() else batch_size
-    whole = Recipe(**{"batch_size": size, "seed": seed, **recipe_fields(fields, 20)})
+    chosen: dict[str, Any] = {"batch_size": 32, **fields, **recipe_fields(fields, 20)}
+    whole = Recipe(**chosen)
     made.check()
     with Reporter(quiet) as reporter:
         run = run_training(made, whole, device=device, evaluations=evaluations, checkpoint=checkpoint, listen=reporter)

@@ -75,7 +75,10 @@ def fitting(builder: str, network: str, input_shape: tuple[int, ...], classes: i
     fixed = {key: value for key, value in (("input_shape", input_shape), ("classes", classes)) if key in takes}
 
     def factory() -> nn.Module:
-        return make(**fixed)  # type: ignore[no-any-return]
+        try:
+            return make(**fixed)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise BadInput(f"{network} cannot be made for inputs of shape {input_shape}: {error}") from error
 
     factory.__name__ = network
     return factory
