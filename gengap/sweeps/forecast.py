@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from gengap.core.errors import Interrupted
 from gengap.core.recipe import Recipe
 from gengap.problem.problem import Problem
 from gengap.schedules.budget import evaluation_steps, plan
@@ -76,12 +77,26 @@ def training_row(study: Study, problem: Problem, size: int, alike: list[Task], p
 
 
 def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:
-    """Measure the seconds of one update, and those of one evaluation of both splits, on a part of the samples."""
+    """Measure the seconds of one update, and those of one evaluation of both splits, on a part of the samples.
+
+    Args:
+        problem: what is learnt.
+        recipe: resolved.
+        place: the device.
+
+    Returns:
+        The two times.
+
+    Raises:
+        Interrupted: Ctrl-C.
+    """
     part = problem.head(max(int(recipe.batch_size), PROBE_SAMPLES), PROBE_SAMPLES)
     steps, run = 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
         short = recipe.changed(budget={"steps": steps}, schedule="constant", warmup=None)
         run = train(part, short, device=place, evaluations=1)
+        if run.outcome.kind == "interrupted":
+            raise Interrupted("interrupted while timing a few updates; nothing was kept")
         steps *= 4
     per_sample = run.cost.evaluation_seconds / len(run.history) / samples_of(part)
     return run.cost.seconds / run.cost.steps, per_sample * samples_of(problem)
