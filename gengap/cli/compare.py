@@ -163,12 +163,10 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
     except Interrupted as error:
         raise Interrupted(f"{error}; finished runs are kept in {folder}, go on with --resume") from error
     present(found, page, json=json)
-    if found.failures:
-        raise typer.Exit(DONE_WITH_FAILURES)
 
 
 def present(found: Any, page: Path, *, json: bool) -> None:
-    """Print a comparison: for people, or as JSON."""
+    """Print a comparison for people or as JSON, and end with the code that tells of failures."""
     from rich.console import Console
 
     from gengap.report.terminal import print_comparison
@@ -178,6 +176,8 @@ def present(found: Any, page: Path, *, json: bool) -> None:
     else:
         print_comparison(found.document, Console())
     say(f"report: {page}")
+    if found.failures:
+        raise typer.Exit(DONE_WITH_FAILURES)
 
 
 def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:

@@ -20,7 +20,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def networks(*, json: JsonFlag = False) -> None:
     """List the networks of the catalogue."""
     rows = [
-        [name, "x".join(map(str, n.input_shape)), f"{n.classes:,}", f"{n.weights:,}", n.source, n.note]
+        [name, "x".join(map(str, n.input_shape)), f"{n.classes:,}", f"{n.weights:,}", short(n.source), n.note]
         for name, n in NETWORKS.items()
     ]
     show(
@@ -79,6 +79,11 @@ def runs(
         ])
     head = ["run", "batch", "seed", "test accuracy, %", "seconds", "outcome"]
     show(head, rows, [asdict(row) for row in found], json)
+
+
+def short(source: str) -> str:
+    """Leave the number of the paper to --json."""
+    return source.partition(", arXiv")[0]
 
 
 def show(head: list[str], rows: list[list[str]], content: Any, as_json: bool) -> None:

@@ -46,6 +46,7 @@ def train(
     threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.", rich_help_panel=o.RUNNING)] = Path("results/train"),
     resume: o.Resume = False,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -69,7 +70,7 @@ def train(
         memory_format=memory_format,
     )
     checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists() and not resume:
+    if checkpoint.exists() and not (resume or dry_run):
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
     made = o.make_problem(problem, data, network, loss, data_root, train_size)
     o.use_threads(threads, made)
@@ -77,11 +78,16 @@ def train(
     from gengap.core.files import write_text
     from gengap.core.recipe import Recipe
     from gengap.store.artefacts import save_arrays
+    from gengap.sweeps.plan import check_left_over
     from gengap.training.solo import train as run_training
 
     chosen: dict[str, Any] = {"batch_size": 32, **fields, **recipe_fields(fields, 20)}
     whole = Recipe(**chosen)
     made.check()
+    check_left_over(made, whole.resolved(len(made.samples("train"))))
+    if dry_run:
+        show_plan(made, whole, device, evaluations)
+        return
     with Reporter(quiet) as reporter:
         run = run_training(made, whole, device=device, evaluations=evaluations, checkpoint=checkpoint, listen=reporter)
     if run.outcome.kind == "interrupted":
@@ -96,3 +102,15 @@ def train(
     say(f"run: {out}")
     if run.outcome.kind != "finished":
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def show_plan(problem: Any, recipe: Any, device: str, evaluations: int) -> None:
+    """Print the recipe and the time that the run should take."""
+    from gengap.report.numbers import seconds
+    from gengap.sweeps.forecast import run_seconds
+
+    say("timing a few updates ...")
+    resolved = recipe.resolved(len(problem.samples("train")))
+    total, detail = run_seconds(problem, resolved, device, evaluations)
+    print(resolved.to_json())
+    print(f"about {seconds(total)} on this machine: {detail}; nothing was trained")

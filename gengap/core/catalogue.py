@@ -241,8 +241,8 @@ def resolve(builder: str) -> Callable[..., Any]:
         raise BadInput(f"{builder!r} names no function; write it as package.module:function")
     try:
         module = import_module(module_name)
-    except ImportError as error:
-        raise BadInput(f"cannot import {module_name!r} of {builder!r}: {error}") from error
+    except Exception as error:  # a module of the user's may raise anything while it is imported
+        raise BadInput(f"cannot import {module_name!r} of {builder!r}: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
         raise BadInput(f"module {module_name!r} has no function {attribute!r}; check the part after the colon")

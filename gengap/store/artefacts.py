@@ -37,5 +37,5 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise DamagedFile(
-            f"the weights in {path} cannot be read ({error}); remove their run and train it again"
+            f"the weights in {path} cannot be read ({error}); copy the file back, or make the runs again in another folder"
         ) from error

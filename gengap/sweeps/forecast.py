@@ -68,12 +68,28 @@ def training_row(study: Study, problem: Problem, size: int, alike: list[Task], p
     what = f"training, batch {size:,}"
     if not alike:
         return Row(what, 0, 0.0, "all there already")
-    per_step, per_evaluation = probe(problem, alike[0].recipe, place)
-    numbers = plan(alike[0].recipe, len(problem.samples("train")))
-    looks = len(evaluation_steps(numbers.steps, numbers.per_epoch, study.evaluations)) + 1
-    seconds = len(alike) * (numbers.steps * per_step + looks * per_evaluation)
-    until = "at most " if alike[0].recipe.budget.converged else ""
-    return Row(what, len(alike), seconds, f"{until}{numbers.steps:,} steps of {1000 * per_step:.3g} ms each")
+    once, detail = run_seconds(problem, alike[0].recipe, place, study.evaluations)
+    return Row(what, len(alike), len(alike) * once, detail)
+
+
+def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, evaluations: int) -> tuple[float, str]:
+    """Estimate the seconds of one run, with what they are made of.
+
+    Args:
+        problem: what is learnt.
+        recipe: resolved.
+        device: where it would run.
+        evaluations: of loss and accuracy on the way.
+
+    Returns:
+        Seconds, and the number and length of its updates in words.
+    """
+    per_step, per_evaluation = probe(problem, recipe, find_device(device))
+    numbers = plan(recipe, len(problem.samples("train")))
+    looks = len(evaluation_steps(numbers.steps, numbers.per_epoch, evaluations)) + 1
+    until = "at most " if recipe.budget.converged else ""
+    detail = f"{until}{numbers.steps:,} steps of {1000 * per_step:.3g} ms each"
+    return numbers.steps * per_step + looks * per_evaluation, detail
 
 
 def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:

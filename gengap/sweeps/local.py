@@ -189,7 +189,7 @@ def fresh_run(
         )
     except GengapError:
         raise
-    except (RuntimeError, MemoryError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever a user's model, loss or data set raises is this run's failure
         row = row_of(
             task, problem, outcome="failed", step=0, reason=f"{type(error).__name__}: {error}".partition("\n")[0]
         )

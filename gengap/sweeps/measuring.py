@@ -48,8 +48,9 @@ def measure_run(
     loss = problem.loss_function("train", batch_norm=spec.batch_norm, buffers=buffers, samples=chosen, batch_size=chunk)
     try:
         found = sharpness(loss, params, radius=spec.radius, search=spec.search, listen=listen)
-    except BadInput as error:
-        listen(Message(f"no sharpness for {describe(row.recipe)}: {error}", warning=True))
+    except (BadInput, RuntimeError) as error:
+        why = str(error).partition("\n")[0]
+        listen(Message(f"no sharpness for {describe(row.recipe)}: {why}", warning=True))
         return
     store.add_measure(key, "sharpness", spec.settings, found.to_dict())
 

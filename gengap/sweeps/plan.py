@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gengap.core.catalogue import resolve
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe, digest
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
+from gengap.problem.trees import feed
 from gengap.store.store import Store
 from gengap.studies.study import ProblemSpec, Study
 
@@ -77,9 +80,37 @@ def tasks(study: Study, problem: Problem) -> list[Task]:
         BadInput: a recipe does not fit the problem, for example a batch larger than the training set.
     """
     samples = len(problem.samples("train"))
+    for recipe in study.recipes():
+        check_left_over(problem, recipe.resolved(samples))
     recipes = sorted((recipe.resolved(samples) for recipe in study.recipes()), key=lambda recipe: recipe.seed)
     found = {run_key(problem, recipe): recipe for recipe in recipes}
     return [Task(key, recipe) for key, recipe in found.items()]
+
+
+def check_left_over(problem: Problem, recipe: Recipe) -> None:
+    """Refuse a recipe that leaves one sample over for a network that cannot normalise one.
+
+    Args:
+        problem: what is learnt.
+        recipe: resolved.
+
+    Raises:
+        BadInput: a batch, or a piece of one, has one sample, and batch norm cannot do with it.
+    """
+    samples, size = len(problem.samples("train")), int(recipe.batch_size)
+    batches = {size} if recipe.drop_last else {size, samples % size}
+    pieces = {b % recipe.micro_batch for b in batches} if recipe.micro_batch else batches
+    if 1 not in pieces or not problem.has_batch_norm:
+        return
+    inputs, _ = next(iter(problem.samples("train").batches(1)))
+    try:
+        with torch.no_grad():
+            feed(problem.model(seed=0).train(), inputs)
+    except ValueError as error:
+        raise BadInput(
+            f"batches of {size:,} leave one of the {samples:,} samples over, which batch norm cannot normalise; "
+            f"set drop_last, or choose another batch size or micro_batch"
+        ) from error
 
 
 def run_key(problem: Problem, recipe: Recipe) -> str:

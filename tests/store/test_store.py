@@ -167,7 +167,7 @@ def test_damaged_weights(store, damage):
     with pytest.raises(DamagedFile) as caught:
         store.weights("key0000", "final")
     assert str(path) in str(caught.value)
-    assert "train it again" in str(caught.value)
+    assert "make the runs again" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
