@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from gengap.core.catalogue import DATA, KESKAR
 from gengap.core.errors import BadInput
@@ -14,13 +14,14 @@ from gengap.core.recipe import Recipe
 from gengap.problem.problem import Problem
 from gengap.report.document import comparison_document
 from gengap.store.store import LEDGER, Store
-from gengap.studies.study import Claim, InterpolationSpec, Measures, SharpnessSpec, Study, read_study
+from gengap.studies.study import Claim, InterpolationSpec, Measures, ScoreSpec, SharpnessSpec, Study, read_study
 from gengap.sweeps.local import run_study
 from gengap.sweeps.plan import spec_of, tasks
 from gengap.training.solo import find_device
 
 TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
 STUDY = "study.toml"
+OPTIMIZERS = get_args(Recipe.model_fields["optimizer"].annotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def compare(
         recipe: what both share, as a `Recipe` (its batch_size and seed are replaced) or as fields; by default Adam at 1e-3
             for 20 epochs (digits: 60).
         out: folder for the store; finished runs in it are used again. None: nothing is kept.
-        settings: `sharpness` and `interpolation` (their specs, or None to leave them out), `evaluations`, `device`,
+        settings: `score`, `sharpness` and `interpolation` (their specs, or None to leave them out), `evaluations`, `device`,
             `listen`, as in `comparison_study` and `run_comparison`.
 
     Returns:
@@ -113,13 +114,14 @@ def compare(
     return Comparison(made.document, None)
 
 
-def comparison_study(
+def comparison_study(  # noqa: PLR0913 - the parts of a study
     problem: Problem,
     *,
     small: int | str | None = None,
     large: int | str | None = None,
     seeds: int | Sequence[int] = 5,
     recipe: Recipe | Mapping[str, Any] | None = None,
+    score: ScoreSpec | Mapping[str, Any] | None = ScoreSpec(),  # noqa: B008 - frozen
     sharpness: SharpnessSpec | Mapping[str, Any] | None = SharpnessSpec(),  # noqa: B008 - frozen
     interpolation: InterpolationSpec | Mapping[str, Any] | None = InterpolationSpec(),  # noqa: B008 - frozen
     evaluations: int = 20,
@@ -132,6 +134,7 @@ def comparison_study(
         large: see `compare`.
         seeds: see `compare`.
         recipe: see `compare`.
+        score: statistics of batch norm for the final loss and accuracy; None: running averages.
         sharpness: how it is measured, a spec or its fields; None: not at all.
         interpolation: the line between the two minima, a spec or its fields; None: not measured.
         evaluations: how often loss and accuracy are measured while training.
@@ -161,6 +164,7 @@ def comparison_study(
         recipe=shared,
         grid={"batch_size": sizes, "seed": seed_list(seeds)},
         measures=Measures(
+            score=ScoreSpec(**score) if isinstance(score, Mapping) else score,
             sharpness=SharpnessSpec(**sharpness) if isinstance(sharpness, Mapping) else sharpness,
             interpolation=InterpolationSpec(**interpolation) if isinstance(interpolation, Mapping) else interpolation,
         ),
@@ -178,10 +182,11 @@ def recipe_fields(recipe: Recipe | Mapping[str, Any] | None, epochs: int) -> dic
         if fields["optimizer"] == "adam":
             fields.setdefault("lr", 1e-3)
         fields.setdefault("budget", {"epochs": epochs})
+    chosen = fields.get("optimizer", "sgd")
+    if chosen not in OPTIMIZERS:
+        raise BadInput(f"optimizer is {chosen!r}; choose one of {', '.join(OPTIMIZERS)}")
     if "lr" not in fields:
-        raise BadInput(
-            f"lr is missing; {fields['optimizer']} has no learning rate that suits every problem, choose one"
-        )
+        raise BadInput(f"lr is missing; {chosen} has no learning rate that suits every problem, choose one")
     return {name: value for name, value in fields.items() if name not in {"batch_size", "seed"}}
 
 
@@ -263,6 +268,7 @@ def run_comparison(
     problem.check()  # before anything is written: bad input leaves no folder behind
     find_device(device)
     check_sizes(study, problem)
+    check_same(study, out)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
@@ -288,6 +294,28 @@ def check_sizes(study: Study, problem: Problem) -> None:
         raise BadInput(
             f"a comparison varies batch_size and seed; this study also varies {', '.join(others)}: give one value each"
         )
+
+
+def check_same(study: Study, out: Path) -> None:
+    """Refuse to put a comparison of other things into a folder that holds one.
+
+    Args:
+        study: to be run.
+        out: its folder.
+
+    Raises:
+        BadInput: problem, recipe or batch sizes differ; seeds and measures may.
+    """
+    if not (out / STUDY).exists():
+        return
+    old = read_study(out / STUDY)
+    for what, ours, theirs in (
+        ("problem", study.problem, old.problem),
+        ("recipe", study.recipe, old.recipe),
+        ("batch sizes", study.grid.get("batch_size"), old.grid.get("batch_size")),
+    ):
+        if ours != theirs:
+            raise BadInput(f"{out} holds a comparison with another {what} ({theirs}); choose another folder by --out")
 
 
 def stored_comparison(folder: Path) -> Comparison:

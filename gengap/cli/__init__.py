@@ -7,6 +7,7 @@ import typer
 from gengap import __version__
 from gengap.cli import data, listing
 from gengap.cli.compare import compare, reproduce
+from gengap.cli.output import INTERRUPTED
 from gengap.cli.report import report
 from gengap.cli.train import train
 
@@ -44,4 +45,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # outside the commands, which say more
+        raise SystemExit(INTERRUPTED) from None

@@ -37,6 +37,8 @@ def compare(
     nesterov: o.Nesterov = False,
     weight_decay: o.WeightDecay = None,
     schedule: o.Schedule = None,
+    milestones: o.Milestones = None,
+    drop_last: o.DropLast = False,
     warmup: o.Warmup = None,
     epochs: o.Epochs = None,
     steps: o.Steps = None,
@@ -84,6 +86,8 @@ def compare(
         nesterov=nesterov,
         weight_decay=weight_decay,
         schedule=schedule,
+        milestones=milestones,
+        drop_last=drop_last,
         warmup=warmup,
         epochs=epochs,
         steps=steps,
@@ -104,6 +108,7 @@ def compare(
         large=batch(large),
         seeds=list(range(seed, seed + seeds)),
         recipe=fields,
+        score={"batch_norm": batch_norm, "batch_size": evaluation_batch},
         sharpness=None
         if no_sharpness
         else {
@@ -160,8 +165,10 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
             found = run_comparison(study, problem, folder, device=device, listen=reporter, command=command_line())
             reporter(Message(f"writing the report to {folder}"))
             page = found.report(folder)
-    except Interrupted as error:
-        raise Interrupted(f"{error}; finished runs are kept in {folder}, go on with --resume") from error
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise Interrupted(
+            f"{error or 'interrupted'}; finished runs are kept in {folder}, go on with --resume"
+        ) from error
     present(found, page, json=json)
 
 

@@ -43,6 +43,12 @@ Momentum = Annotated[float | None, typer.Option(help="Momentum of sgd.", rich_he
 Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's form of momentum.", rich_help_panel=RECIPE)]
 WeightDecay = Annotated[float | None, typer.Option(help="L2 coefficient on the mean loss.", rich_help_panel=RECIPE)]
 Schedule = Annotated[str | None, typer.Option(help="constant, cosine or smith2020.", rich_help_panel=RECIPE)]
+Milestones = Annotated[
+    str | None, typer.Option(help="Epochs at which lr is divided by 10, for example 30,60.", rich_help_panel=RECIPE)
+]
+DropLast = Annotated[
+    bool, typer.Option("--drop-last", help="Leave out an epoch's smaller last batch.", rich_help_panel=RECIPE)
+]
 Warmup = Annotated[float | None, typer.Option(help="Linear warm-up from 0, in epochs.", rich_help_panel=RECIPE)]
 Epochs = Annotated[int | None, typer.Option(help="Budget in epochs.", rich_help_panel=RECIPE)]
 Steps = Annotated[int | None, typer.Option(help="Budget in updates.", rich_help_panel=RECIPE)]
@@ -101,7 +107,28 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     warmup = options.pop("warmup")
     if warmup is not None:
         fields["warmup"] = {"epochs": warmup}
+    milestones = options.pop("milestones")
+    if milestones is not None:
+        options["schedule"] = {"name": "step", "milestones": numbers(milestones)}
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def numbers(text: str) -> list[float]:
+    """Read "30,60" as numbers.
+
+    Args:
+        text: numbers with commas between them.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        BadInput: something else stands between the commas.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInput(f"--milestones is {text!r}; write epochs with commas between them, for example 30,60") from error
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gengap.core.seeds import stream
 from gengap.problem.evaluate import BatchNormMode, LossFunction, Params
 from gengap.problem.losses import Loss, MeanLoss, as_loss, check_scalar
 from gengap.problem.samples import InMemory, Samples, as_samples
-from gengap.problem.trees import feed
+from gengap.problem.trees import cast, feed
 
 CPU = torch.device("cpu")
 
@@ -211,35 +211,52 @@ class Problem:
         return other
 
     def check(self) -> None:
-        """Try the network on a few samples before anything long begins.
+        """Rehearse on a few samples of both splits before anything long begins: forward, loss, backward.
 
         Raises:
-            BadInput: the model does not take the inputs, gives the wrong number of classes, or the loss is no finite
-                scalar; one sentence each.
+            BadInput: the model does not take the inputs, gives the wrong number of classes, has nothing to train, or the
+                loss is no finite scalar that depends on the weights; one sentence each.
         """
-        inputs, targets = next(iter(self._splits["train"].batches(min(8, len(self._splits["train"])))))
         model = self.model(seed=0).eval()
+        if not any(p.requires_grad for p in model.parameters()):
+            raise BadInput(f"{self.name} has no weights to train; give a model with parameters that require a gradient")
+        value = self._rehearse(model, "train")
+        self._rehearse(model, "test")
         try:
-            with torch.no_grad():
-                outputs = feed(model, inputs)
-        except (RuntimeError, TypeError, ValueError) as error:
+            value.backward()
+        except RuntimeError as error:
             raise BadInput(
-                f"{self.name} does not take inputs of shape {shape_of(inputs)}: {first_line(error)}"
+                f"the loss {self.loss.name!r} has no gradient by the weights: {first_line(error)}"
             ) from error
+
+    def _rehearse(self, model: nn.Module, which: str) -> Tensor:
+        """Give the loss of a few samples of one split."""
+        split, kind = self._splits[which], "" if which == "train" else "test "
+        try:
+            inputs, targets = (cast(x, CPU, torch.float32) for x in next(iter(split.batches(min(8, len(split))))))
+        except Exception as error:  # a user's data set may raise anything
+            raise BadInput(f"the first samples of the {which} split cannot be read: {said(error)}") from error
+        try:
+            outputs = feed(model, inputs)
+        except Exception as error:  # and so may a user's model
+            takes = f"{self.name} does not take {kind}inputs of shape {shape_of(inputs)}"
+            raise BadInput(f"{takes}: {said(error)}") from error
+        if not isinstance(outputs, Tensor):
+            raise BadInput(f"{self.name} gives a {type(outputs).__name__}; it must give one tensor of outputs")
         if self.loss.name == "cross_entropy":
-            for which, split in self._splits.items():
-                check_labels(outputs, split, which, self.name)
+            check_labels(outputs, split, which, self.name)
         try:
             value = self.loss.mean(outputs, targets)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            shapes = f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}"
-            raise BadInput(f"the loss {self.loss.name!r} does not take {shapes}: {first_line(error)}") from error
+        except Exception as error:  # and a user's loss
+            shapes = f"outputs of shape {tuple(outputs.shape)} and {kind}targets of shape {tuple(targets.shape)}"
+            raise BadInput(f"the loss {self.loss.name!r} does not take {shapes}: {said(error)}") from error
         check_scalar(value, self.loss.name)
-        if not math.isfinite(float(value)):
+        if not math.isfinite(float(value.detach())):
             raise BadInput(
-                f"the loss of the untrained {self.name} is {float(value)}; look for inputs that are not finite "
+                f"the loss of the untrained {self.name} is {float(value.detach())}; look for {kind}inputs that are not finite "
                 f"or outputs that overflow"
             )
+        return value
 
     def with_origin(self, origin: Origin) -> "Problem":
         """Give the same problem with a note of how to make it again."""
@@ -302,6 +319,12 @@ def shape_of(inputs: Any) -> str:
         return str(tuple(inputs.shape))
     parts = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
     return ", ".join(f"{key}: {shape_of(value)}" for key, value in parts)
+
+
+def said(error: Exception) -> str:
+    """Give the first line of an error, with its type where that says more than the text."""
+    text = first_line(error)
+    return text if isinstance(error, RuntimeError | BadInput) else f"{type(error).__name__}: {text}"
 
 
 def first_line(error: Exception) -> str:

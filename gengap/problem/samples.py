@@ -14,6 +14,7 @@ from gengap.problem.trees import Tree, cast, leaves, map_tensors, split
 
 Batch = tuple[Tree, Tensor]
 GATHER = 4096  # samples copied at once when shuffling: large enough to hide the call, small enough for the cache
+FINGERPRINT = 64  # samples of a streamed set that are hashed
 UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -116,9 +117,11 @@ class Streamed:
         return Streamed(self.dataset, device, dtype)
 
     def fingerprint(self) -> str:
-        """Hash length, first and last sample: reading all of a set that does not fit memory would take too long."""
-        ends = self.subset(torch.tensor([0, len(self) - 1]))
-        inputs, targets = next(iter(ends.batches(2)))
+        """Hash the length and some samples spread evenly: reading all of what does not fit memory takes too long."""
+        some = torch.linspace(0, len(self) - 1, min(len(self), FINGERPRINT)).long()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # holds augmentation that draws from torch still
+            inputs, targets = next(iter(self.subset(some).batches(len(some))))
         return f"{len(self)}-{InMemory(inputs, targets).fingerprint()}"
 
 
@@ -191,7 +194,7 @@ def read_dataset(dataset: Any, which: str, limit: int) -> Samples:
     return InMemory(map_tensors(lambda _: next(columns), parts[0][0]), torch.cat([y for _, y in parts]))
 
 
-def parse_bytes(size: str | int) -> int:
+def parse_bytes(size: str | float) -> int:
     """Read a size such as "512 MiB" or a number of bytes.
 
     Args:
@@ -203,8 +206,8 @@ def parse_bytes(size: str | int) -> int:
     Raises:
         BadInput: the text is no size.
     """
-    if isinstance(size, int):
-        return size
+    if isinstance(size, int | float):
+        return int(size)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)\s*", size, re.IGNORECASE)
     if not match:
         raise BadInput(f"memory_limit is {size!r}; write a number and a unit, for example '4 GiB'")

@@ -62,10 +62,10 @@ def comparison_document(store: Store, study: Study, keys: Sequence[str], *, comm
         "difference": difference,
         "interpolation": paths(store, study, runs),
         "costs": costs(small, large),
-        "definitions": definitions(study),
+        "definitions": definitions(study, facts),
         "study": study.to_toml(),
         "command": command,
-        "reproduce": "gengap reproduce study.toml --out again",
+        "reproduce": f"gengap reproduce study.toml --out again --threads {rows[-1].environment.get('threads', 1)}",
         "environment": rows[-1].environment,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
@@ -82,6 +82,7 @@ def run_entry(store: Store, study: Study, row: RunRow) -> Json:
     spec = study.measures.sharpness
     sharpness = store.measure(row.key, "sharpness", spec.settings) if spec else None
     distance = store.measure(row.key, "distance", {})
+    score = store.measure(row.key, "score", study.measures.score.settings) if study.measures.score else None
     return {
         "key": row.key,
         "seed": row.recipe["seed"],
@@ -89,7 +90,8 @@ def run_entry(store: Store, study: Study, row: RunRow) -> Json:
         "outcome": row.outcome,
         "reason": row.reason,
         "step": row.step,
-        **{name: last.get(name) for name in UNITS},
+        **{name: (score or last).get(name) for name in UNITS},
+        "running": {name: last.get(name) for name in UNITS} if score else None,
         "distance": distance["from_init"] if distance else None,
         "distance_record": distance,
         "sharpness": sharpness,
@@ -187,7 +189,7 @@ def study_verdicts(store: Store, study: Study, keys: Sequence[str]) -> list[Verd
 
 def problem_entry(facts: Mapping[str, Any], study: Study) -> Json:
     """Describe what was learnt, and which statistics the measures used."""
-    spec = study.measures.sharpness
+    spec = study.measures.score
     mode = (spec.batch_norm if spec else "running") if facts.get("has_batch_norm") else "none"
     names = ("data", "network", "loss", "train_samples", "test_samples", "parameters")
     return {**{name: facts.get(name) for name in names}, "batch_norm": mode}
@@ -255,14 +257,18 @@ def costs(small: Json, large: Json) -> list[Json]:
     return found
 
 
-def definitions(study: Study) -> list[Json]:
+def definitions(study: Study, facts: Mapping[str, Any]) -> list[Json]:
     """Explain the words of the report, each with what it is a bound of."""
-    spec = study.measures.sharpness
+    spec, score = study.measures.sharpness, study.measures.score
+    norms = bool(facts.get("has_batch_norm"))
+    scored = f" Batch norm uses {score.batch_norm if score else 'running'} statistics." if norms else ""
+    if norms and score and score.batch_norm != "running":
+        scored += " The curves on the way, measured while training, use running averages."
     found = [
         {
             "name": "Test accuracy",
-            "text": "Share of test samples whose largest output is the right class, in percent, with the running statistics "
-            "of batch norm, after the last update. Exact on the test set.",
+            "text": "Share of test samples whose largest output is the right class, in percent, after the last update. "
+            f"Exact on the test set.{scored}",
             "link": None,
         }
     ]
@@ -286,3 +292,11 @@ def definitions(study: Study) -> list[Json]:
     )
     found.append({"name": "Paired seeds", "text": text, "link": None})
     return found
+
+
+def samples_used(limit: int, facts: Mapping[str, Any]) -> str:
+    """Say on which part of the training set something was measured."""
+    total = facts.get("train_samples") or 0
+    if not limit or limit >= total:
+        return f"all {total:,} training samples"
+    return f"the same {limit:,} of {total:,} training samples for every run, chosen at random"

@@ -8,6 +8,8 @@ from gengap.report.numbers import MINUS, interval, number, ratio_interval, signi
 
 Json = Mapping[str, Any]
 NEXT = {"not resolvable": "More seeds narrow the interval.", "not run": "Runs that finish are needed first."}
+LAG = 0.1  # points between two ways of normalising that are worth a remark
+FAR = 90.0  # percent of training samples; below, nothing has converged
 UNCONVERGED = 3.0  # a training loss so many times larger is worth a remark
 
 
@@ -58,6 +60,8 @@ def generalisation(names: tuple[str, str], entry: Json, word: str, measure: str)
 
 def relation(value: float, amount: str, measure: str) -> str:
     """Say how the large batch stands to the small one."""
+    if value == 0:
+        return "tests the same as" if measure == "test_accuracy" else "has the same test loss as"
     if measure == "test_accuracy":
         return f"tests {amount} {'worse' if value < 0 else 'better'} than"
     return f"has a test loss {amount} {'higher' if value > 0 else 'lower'} than"
@@ -95,6 +99,7 @@ def unresolved(small: Json, large: Json, difference: Json, verdicts: Sequence[Js
         f"{v['text']}: {v['verdict']} ({v['why']})." for v in verdicts if v["verdict"] in {"not resolvable", "not run"}
     ]
     found += convergence(small, large)
+    found += lag(small, large)
     found += search_quality(small, large)
     if large["sharpness"] and small["sharpness"] and difference["sharpness"]["ratio"] is None:
         found.append("The ratio of sharpness does not exist: a sharpness is zero.")
@@ -116,6 +121,28 @@ def convergence(small: Json, large: Json) -> list[str]:
     if behind["steps"] and ahead["steps"] and behind["steps"] < ahead["steps"]:
         text += f", after {behind['steps']:,} updates against {ahead['steps']:,}"
     return [f"{text}. A larger budget, or --converged, trains both to the end."]
+
+
+def lag(small: Json, large: Json) -> list[str]:
+    """Remark on running averages of batch norm that have not followed the weights, and on weights far from a minimum."""
+    found = []
+    for arm in (small, large):
+        pairs = [(run.get("test_accuracy"), (run.get("running") or {}).get("test_accuracy")) for run in arm["runs"]]
+        known = [(ours, running) for ours, running in pairs if ours is not None and running is not None]
+        if known and abs(sum(a - b for a, b in known)) / len(known) > LAG:
+            ours, running = (sum(values) / len(known) for values in zip(*known, strict=True))
+            found.append(
+                f"What {arm['label']} would do in use: with the running averages of batch norm, which follow the weights "
+                f"slowly, it tests {running:.2f} % and not {ours:.2f} %. The numbers above use the statistics of batches "
+                f"for both batch sizes; --batch-norm running uses the averages."
+            )
+        trained = arm.get("train_accuracy")
+        if trained and trained["value"] is not None and trained["value"] < FAR:
+            found.append(
+                f"Anything about the minimum of {arm['label']}: its training accuracy is {trained['value']:.0f} %, "
+                f"so it has not reached one."
+            )
+    return found
 
 
 def search_quality(small: Json, large: Json) -> list[str]:

@@ -65,7 +65,7 @@ def with_note(cell: tables.Cell) -> Text:
 def claims(document: Document) -> Table:
     """Lay out the claims with their verdicts."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for heading in ("Published claim", "Verdict", "Why"):
+    for heading in ("Claim", "Verdict", "Why"):
         table.add_column(heading, overflow="fold")
     for claim in document["claims"]:
         verdict = Text(claim["verdict"], style=VERDICTS.get(claim["verdict"], "yellow"))

@@ -140,6 +140,10 @@ class Store:
         text = self._one("SELECT value FROM meta WHERE name = ?", name)
         return json.loads(text) if text else None
 
+    def has_weights(self, key: str) -> bool:
+        """Tell whether the files of a run are there."""
+        return all(self._file(key, which).exists() for which in ("final", "initial", "buffers"))
+
     # writing
 
     def remember(self, name: str, value: Any) -> None:

@@ -33,10 +33,22 @@ class ProblemSpec(Record):
         return self
 
 
+class ScoreSpec(Record):
+    """With which statistics of batch norm the final loss and accuracy are measured."""
+
+    batch_norm: Literal["running", "batch", "recompute"] = "batch"
+    batch_size: int = Field(default=5_000, ge=2, description="evaluation batch whose statistics batch norm uses")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the values."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
 class SharpnessSpec(Record):
     """How sharpness is measured (Keskar et al. 2017, Metric 2.1)."""
 
-    radius: float = Field(default=1e-3, gt=0)
+    radius: float = Field(default=1e-3, ge=1e-6, le=1)
     search: Literal["robust", "paper"] = "robust"
     batch_norm: Literal["running", "batch"] = "batch"
     samples: int = Field(default=10_000, ge=0, description="at most this many training samples; 0: all")
@@ -67,6 +79,7 @@ class InterpolationSpec(Record):
 class Measures(Record):
     """What is measured beside loss, accuracy and distance, which always are."""
 
+    score: ScoreSpec | None = Field(default=None, description="absent: running averages, as while training")
     sharpness: SharpnessSpec | None = None
     interpolation: InterpolationSpec | None = None
 

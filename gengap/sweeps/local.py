@@ -16,7 +16,7 @@ from gengap.store.rows import RunRow, now
 from gengap.store.store import Store
 from gengap.studies.study import Study
 from gengap.sweeps.measuring import describe, measure_path, measure_run
-from gengap.sweeps.plan import Task, facts, tasks
+from gengap.sweeps.plan import Task, facts, tasks, usable_run
 from gengap.training.run import Run
 from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
 
@@ -144,8 +144,8 @@ def make_run(
     Raises:
         Interrupted: Ctrl-C.
     """
-    row = store.run(task.key)
-    if row is None or row.outcome == "failed":
+    row = usable_run(store, task.key)
+    if row is None:
         row = fresh_run(study, problem, store, task, place=place, listen=listen, every=every)
         tally.trained += 1
     else:

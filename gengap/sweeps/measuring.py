@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
+from gengap.core.estimate import finite
 from gengap.core.events import Listener, Message
 from gengap.data.order import subset
 from gengap.measures.distance import distance
@@ -15,7 +16,7 @@ from gengap.measures.landscape import interpolate
 from gengap.measures.sharpness import sharpness
 from gengap.problem.problem import Problem
 from gengap.store.store import Store
-from gengap.studies.study import InterpolationSpec, Study
+from gengap.studies.study import InterpolationSpec, ScoreSpec, SharpnessSpec, Study
 
 
 def measure_run(
@@ -37,11 +38,30 @@ def measure_run(
     if store.measure(key, "distance", {}) is None:
         final, initial = tensors(store.weights(key, "final"), device), tensors(store.weights(key, "initial"), device)
         store.add_measure(key, "distance", {}, distance(final, initial).to_dict())
-    spec = study.measures.sharpness
-    if spec is None or store.measure(key, "sharpness", spec.settings) is not None:
-        return
-    params = tensors(store.weights(key, "final"), device)
-    buffers = tensors(store.weights(key, "buffers"), device)
+    score, sharp = study.measures.score, study.measures.sharpness
+    if score and problem.has_batch_norm and store.measure(key, "score", score.settings) is None:
+        measure_score(score, problem, store, key, device)
+    if sharp and store.measure(key, "sharpness", sharp.settings) is None:
+        measure_sharpness(sharp, problem, store, key, device=device, listen=listen)
+
+
+def measure_score(spec: ScoreSpec, problem: Problem, store: Store, key: str, device: torch.device) -> None:
+    """Measure final loss and accuracy of a run with the study's statistics of batch norm."""
+    params, buffers = (tensors(store.weights(key, which), device) for which in ("final", "buffers"))
+    record: dict[str, Any] = {}
+    for split in ("train", "test"):
+        chunk = None if spec.batch_norm == "running" else spec.batch_size
+        loss = problem.loss_function(split, batch_norm=spec.batch_norm, buffers=buffers, batch_size=chunk)
+        found = loss.score(params)
+        record |= {f"{split}_loss": finite(found.loss), f"{split}_accuracy": found.accuracy}
+    store.add_measure(key, "score", spec.settings, record)
+
+
+def measure_sharpness(
+    spec: SharpnessSpec, problem: Problem, store: Store, key: str, *, device: torch.device, listen: Listener
+) -> None:
+    """Measure the sharpness of a run; one that cannot be measured is said and left out."""
+    params, buffers = (tensors(store.weights(key, which), device) for which in ("final", "buffers"))
     total = len(problem.samples("train"))
     chosen = subset(0, total, spec.samples) if spec.samples and spec.samples < total else None
     chunk = spec.batch_size if spec.batch_norm == "batch" and problem.has_batch_norm else None
@@ -50,7 +70,8 @@ def measure_run(
         found = sharpness(loss, params, radius=spec.radius, search=spec.search, listen=listen)
     except (BadInput, RuntimeError) as error:
         why = str(error).partition("\n")[0]
-        listen(Message(f"no sharpness for {describe(row.recipe)}: {why}", warning=True))
+        row = store.run(key)
+        listen(Message(f"no sharpness for {describe(row.recipe) if row else key}: {why}", warning=True))
         return
     store.add_measure(key, "sharpness", spec.settings, found.to_dict())
 

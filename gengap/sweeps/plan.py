@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from gengap.core.catalogue import resolve
-from gengap.core.errors import BadInput
+from gengap.core.errors import BadInput, GengapError
 from gengap.core.recipe import Recipe, digest
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
 from gengap.problem.trees import feed
+from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import ProblemSpec, Study
 
@@ -41,7 +42,8 @@ def make_problem(spec: ProblemSpec, root: str | Path | None = None) -> Problem:
         The problem.
 
     Raises:
-        BadInput: the problem was made in Python and cannot be made again from its name, or its factory gives no Problem.
+        BadInput: the problem was made in Python and cannot be made again from its name, or its factory raises an error or
+            gives no Problem.
     """
     if spec.data:
         return load(spec.data, network=spec.network, root=root, loss=spec.loss, **spec.options)
@@ -50,7 +52,13 @@ def make_problem(spec: ProblemSpec, root: str | Path | None = None) -> Problem:
             f"the problem {spec.name!r} was made in a Python program; put it into a function and name that as "
             f'factory = "package.module:function" in the study'
         )
-    made = resolve(spec.factory)()
+    factory = resolve(spec.factory)
+    try:
+        made = factory()
+    except Exception as error:  # a user's function may raise anything
+        if isinstance(error, GengapError):
+            raise
+        raise BadInput(f"{spec.factory} raised {type(error).__name__}: {error}") from error
     if not isinstance(made, Problem):
         raise BadInput(f"{spec.factory} returned a {type(made).__name__}; it must return a gengap.Problem")
     return made.with_origin(Origin(factory=spec.factory))
@@ -119,8 +127,16 @@ def run_key(problem: Problem, recipe: Recipe) -> str:
 
 
 def missing(todo: Sequence[Task], store: Store) -> list[Task]:
-    """Give the tasks that have no run in the store, or only one that failed."""
-    return [task for task in todo if (row := store.run(task.key)) is None or row.outcome == "failed"]
+    """Give the tasks that have no run in the store, or only one that failed or lost its weights."""
+    return [task for task in todo if usable_run(store, task.key) is None]
+
+
+def usable_run(store: Store, key: str) -> RunRow | None:
+    """Give a run that need not be made again; None where there is none."""
+    row = store.run(key)
+    if row is None or row.outcome == "failed" or (row.outcome == "finished" and not store.has_weights(key)):
+        return None
+    return row
 
 
 def facts(problem: Problem) -> dict[str, Any]:

@@ -208,6 +208,9 @@ def updates(tmp_path):
     return [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
 
 
+REHEARSAL = 8  # samples of the one backward pass that `Problem.check` makes
+
+
 def test_killed_and_resumed(tmp_path, monkeypatch):
     first = start(tmp_path, "4")
     _, error = first.communicate(timeout=60)
@@ -222,7 +225,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
         rows = {row.key: row for row in store.runs()}
     assert len(rows) == 6
     assert all(rows[key].created == when for key, when in created.items())
-    assert sorted(size for _, size in updates(tmp_path)) == [20] * 4 + [40] * 4
+    assert sorted(size for _, size in updates(tmp_path) if size != REHEARSAL) == [20] * 4 + [40] * 4
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -232,7 +235,7 @@ def test_two_processes_share_the_work(tmp_path):
     trained = [tuple(map(int, out.split())) for out, _ in said]
     assert sum(made for made, _ in trained) == 6
     assert all(made + reused == 6 for made, reused in trained)
-    assert sorted(size for _, size in updates(tmp_path)) == [20] * 12 + [40] * 6
+    assert sorted(size for _, size in updates(tmp_path) if size != REHEARSAL) == [20] * 12 + [40] * 6
     with Store(tmp_path / "store", create=False) as store:
         assert len(store.runs()) == 6
         assert all(store.measure(row.key, "distance", {}) for row in store.runs())
