@@ -142,9 +142,16 @@ def context(document: Document) -> str:
         f"{numbers.whole(problem['test_samples'])} test samples",
         f"{problem['network']}: {numbers.whole(problem['parameters'])} weights",
     ]
+    if problem.get("batch_norm") not in {None, "none"}:
+        said.append(f"batch norm: {NORMALISED[problem['batch_norm']]}")
     return " · ".join([*said, str(document["created"])[:10]])
 
 
+NORMALISED = {
+    "running": "running averages",
+    "batch": "statistics of batches",
+    "recompute": "statistics of the training set",
+}
 RUN_COLUMNS = ("Batch", "Seed", "Outcome", *(name for _, name, _ in MEASURES), "Search", "Record")
 
 
