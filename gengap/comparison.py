@@ -1,5 +1,6 @@
 """`gengap.compare`: the one function that joins training, measuring and reporting."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from gengap.report.document import comparison_document
 from gengap.store.store import LEDGER, Store
 from gengap.studies.study import Claim, InterpolationSpec, Measures, ScoreSpec, SharpnessSpec, Study, read_study
 from gengap.sweeps.local import run_study
-from gengap.sweeps.plan import spec_of, tasks
+from gengap.sweeps.plan import resolve_sizes, spec_of, tasks
 from gengap.training.solo import find_device
 
 TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
@@ -268,6 +269,7 @@ def run_comparison(
     problem.check()  # before anything is written: bad input leaves no folder behind
     find_device(device)
     check_sizes(study, problem)
+    study = resolve_sizes(study, problem)
     check_same(study, out)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
@@ -308,14 +310,14 @@ def check_same(study: Study, out: Path) -> None:
     """
     if not (out / STUDY).exists():
         return
-    old = read_study(out / STUDY)
+    old, study = read_study(out / STUDY), Study(**tomllib.loads(study.to_toml()))
     for what, ours, theirs in (
-        ("problem", study.problem, old.problem),
-        ("recipe", study.recipe, old.recipe),
+        ("problems", study.problem, old.problem),
+        ("recipe fields", study.recipe, old.recipe),
         ("batch sizes", study.grid.get("batch_size"), old.grid.get("batch_size")),
     ):
         if ours != theirs:
-            raise BadInput(f"{out} holds a comparison with another {what} ({theirs}); choose another folder by --out")
+            raise BadInput(f"{out} holds a comparison with other {what} ({theirs}); choose another folder by --out")
 
 
 def stored_comparison(folder: Path) -> Comparison:

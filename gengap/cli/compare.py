@@ -189,9 +189,13 @@ def present(found: Any, page: Path, *, json: bool) -> None:
 
 def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:
     """Print the runs that are missing and the time they should take."""
+    from gengap.comparison import check_same, check_sizes
     from gengap.store.store import LEDGER, Store
     from gengap.sweeps.forecast import forecast
 
+    problem.check()
+    check_sizes(study, problem)
+    check_same(study, folder)
     say("timing a few updates of each kind ...")
     if (folder / LEDGER).exists():
         with Store(folder, create=False) as store:

@@ -54,7 +54,7 @@ def data(*, json: JsonFlag = False) -> None:
 @app.command()
 @sentences
 def runs(
-    folder: Annotated[Path, typer.Argument(help="A folder that --out wrote.")] = Path("results/compare"),
+    folder: Annotated[Path, typer.Argument(help="A folder that --out wrote.")],
     *,
     json: JsonFlag = False,
 ) -> None:
@@ -77,7 +77,7 @@ def runs(
             f"{row.cost.get('seconds', 0):.1f}",
             outcome,
         ])
-    head = ["run", "batch", "seed", "test accuracy, %", "seconds", "outcome"]
+    head = ["run", "batch", "seed", "test accuracy, % (running averages)", "seconds", "outcome"]
     show(head, rows, [asdict(row) for row in found], json)
 
 

@@ -42,7 +42,9 @@ Lr = Annotated[float | None, typer.Option(help="Learning rate. Default: 0.001 fo
 Momentum = Annotated[float | None, typer.Option(help="Momentum of sgd.", rich_help_panel=RECIPE)]
 Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's form of momentum.", rich_help_panel=RECIPE)]
 WeightDecay = Annotated[float | None, typer.Option(help="L2 coefficient on the mean loss.", rich_help_panel=RECIPE)]
-Schedule = Annotated[str | None, typer.Option(help="constant, cosine or smith2020.", rich_help_panel=RECIPE)]
+Schedule = Annotated[
+    str | None, typer.Option(help="constant, cosine, smith2020; step: --milestones.", rich_help_panel=RECIPE)
+]
 Milestones = Annotated[
     str | None, typer.Option(help="Epochs at which lr is divided by 10, for example 30,60.", rich_help_panel=RECIPE)
 ]
@@ -108,6 +110,8 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     if warmup is not None:
         fields["warmup"] = {"epochs": warmup}
     milestones = options.pop("milestones")
+    if milestones is not None and options["schedule"] not in {None, "step"}:
+        raise BadInput(f"--milestones goes with the schedule step, not with {options['schedule']}; give one of them")
     if milestones is not None:
         options["schedule"] = {"name": "step", "milestones": numbers(milestones)}
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}

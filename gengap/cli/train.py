@@ -90,7 +90,7 @@ def train(
     made.check()
     check_left_over(made, whole.resolved(len(made.samples("train"))))
     if dry_run:
-        show_plan(made, whole, device, evaluations)
+        show_plan(made, whole, device, evaluations, json=json)
         return
     with Reporter(quiet) as reporter:
         run = run_training(made, whole, device=device, evaluations=evaluations, checkpoint=checkpoint, listen=reporter)
@@ -108,7 +108,7 @@ def train(
         raise typer.Exit(DONE_WITH_FAILURES)
 
 
-def show_plan(problem: Any, recipe: Any, device: str, evaluations: int) -> None:
+def show_plan(problem: Any, recipe: Any, device: str, evaluations: int, *, json: bool) -> None:
     """Print the recipe and the time that the run should take."""
     from gengap.report.numbers import seconds
     from gengap.sweeps.forecast import run_seconds
@@ -116,5 +116,8 @@ def show_plan(problem: Any, recipe: Any, device: str, evaluations: int) -> None:
     say("timing a few updates ...")
     resolved = recipe.resolved(len(problem.samples("train")))
     total, detail = run_seconds(problem, resolved, device, evaluations)
+    if json:
+        print_json({"recipe": resolved.model_dump(mode="json"), "seconds": total, "detail": detail})
+        return
     print(resolved.to_json())
     print(f"about {seconds(total)} on this machine: {detail}; nothing was trained")

@@ -1,5 +1,6 @@
 """A problem's loss as a function of its parameters: what every measure takes."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -65,11 +66,12 @@ class LossFunction:
         self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._mode: str = batch_norm if self._norms else "none"
         self._statistics = statistics if statistics is not None else samples
-        self._chunk = chunk or (CHUNK if self._mode in {"running", "none"} else BATCH_STATISTICS)
-        while self._mode in {"batch", "recompute"} and any(
-            len(s) % self._chunk == 1 for s in (samples, self._statistics)
-        ):
-            self._chunk += 1  # one sample alone has no variance
+        self._chunk = chunk or CHUNK
+        if self._mode in {"batch", "recompute"}:
+            drawn = self._statistics if self._mode == "recompute" else samples
+            self._chunk = even_size(len(drawn), chunk)
+            self._statistics = shuffled(drawn, self._chunk)
+            self._samples = self._statistics if drawn is samples else samples
         self.buffers = {k: v.detach().clone() for k, v in (buffers or dict(model.named_buffers())).items()}
         if self._mode == "batch":
             self._forget_running_statistics()
@@ -188,3 +190,19 @@ class LossFunction:
     def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Tensor:
         args, kwargs = arguments(inputs)
         return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)  # type: ignore[no-any-return]
+
+
+def even_size(samples: int, limit: int | None) -> int:
+    """Choose the size of evaluation batches: as few as the limit allows, as equal as can be, none of one sample alone."""
+    count = math.ceil(samples / (limit or BATCH_STATISTICS))
+    size = math.ceil(samples / count)
+    while samples % size == 1 and size < samples:
+        size += 1
+    return size
+
+
+def shuffled(samples: Samples, size: int) -> Samples:
+    """Mix samples that need several evaluation batches, always the same way: a set may be stored class by class."""
+    if len(samples) <= size:
+        return samples
+    return samples.subset(torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)))

@@ -16,10 +16,11 @@ from gengap.core.errors import BadInput
 from gengap.core.seeds import stream
 from gengap.problem.evaluate import BatchNormMode, LossFunction, Params
 from gengap.problem.losses import Loss, MeanLoss, as_loss, check_scalar
-from gengap.problem.samples import InMemory, Samples, as_samples
+from gengap.problem.samples import Batch, InMemory, Samples, as_samples
 from gengap.problem.trees import cast, feed
 
 CPU = torch.device("cpu")
+REHEARSED = 8  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,11 @@ class Problem:
     def test(self) -> Any:
         """Test (inputs, targets), or the data set itself where it is streamed."""
         return raw(self._splits["test"])
+
+    def first(self, which: str, count: int) -> Batch:
+        """Give the first samples of a split as a float32 network on the CPU takes them."""
+        inputs, targets = next(iter(self._splits[which].batches(min(count, len(self._splits[which])))))
+        return cast(inputs, CPU, torch.float32), cast(targets, CPU, torch.float32)
 
     def samples(self, which: str) -> Samples:
         """Give the "train" or "test" split."""
@@ -192,7 +198,7 @@ class Problem:
 
     def _behaviour(self) -> str:
         """Tell apart losses and forward passes of a user's that bear the same name."""
-        inputs, targets = next(iter(self._splits["train"].batches(min(8, len(self._splits["train"])))))
+        inputs, targets = self.first("train", REHEARSED)
         try:
             with torch.no_grad():
                 value = float(self.loss.mean(feed(self.model(seed=0).eval(), inputs), targets))
@@ -217,11 +223,12 @@ class Problem:
             BadInput: the model does not take the inputs, gives the wrong number of classes, has nothing to train, or the
                 loss is no finite scalar that depends on the weights; one sentence each.
         """
-        model = self.model(seed=0).eval()
+        model = self.model(seed=0)
         if not any(p.requires_grad for p in model.parameters()):
             raise BadInput(f"{self.name} has no weights to train; give a model with parameters that require a gradient")
-        value = self._rehearse(model, "train")
-        self._rehearse(model, "test")
+        with torch.random.fork_rng(devices=[]):
+            value = self._rehearse(model.train(len(self._splits["train"]) > 1), "train")
+        self._rehearse(model.eval(), "test")
         try:
             value.backward()
         except RuntimeError as error:
@@ -233,7 +240,7 @@ class Problem:
         """Give the loss of a few samples of one split."""
         split, kind = self._splits[which], "" if which == "train" else "test "
         try:
-            inputs, targets = (cast(x, CPU, torch.float32) for x in next(iter(split.batches(min(8, len(split))))))
+            inputs, targets = self.first(which, REHEARSED)
         except Exception as error:  # a user's data set may raise anything
             raise BadInput(f"the first samples of the {which} split cannot be read: {said(error)}") from error
         try:
@@ -262,6 +269,7 @@ class Problem:
         """Give the same problem with a note of how to make it again."""
         other = copy.copy(self)
         other.origin = origin
+        other.__dict__.pop("fingerprint", None)
         return other
 
 

@@ -10,7 +10,7 @@ from gengap.report.sentence import answer, unresolved
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import Study
-from gengap.studies.verdict import Cell, Verdict, judge
+from gengap.studies.verdict import Cell, judge
 
 FORMAT = "gengap.comparison/1"
 NUMBERS = ("test_accuracy", "train_accuracy", "test_loss", "train_loss", "sharpness", "distance", "seconds")
@@ -65,10 +65,17 @@ def comparison_document(store: Store, study: Study, keys: Sequence[str], *, comm
         "definitions": definitions(study, facts),
         "study": study.to_toml(),
         "command": command,
-        "reproduce": f"gengap reproduce study.toml --out again --threads {rows[-1].environment.get('threads', 1)}",
+        "reproduce": again(study, rows[-1].environment),
         "environment": rows[-1].environment,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def again(study: Study, environment: Mapping[str, Any]) -> str:
+    """Give the command that makes the same numbers; threads decide the last bits."""
+    if study.problem.name:
+        return f"# the problem {study.problem.name!r} lives in a Python program: call gengap.compare there again"
+    return f"gengap reproduce study.toml --out again --threads {environment.get('threads', 1)}"
 
 
 def resolved_sizes(study: Study) -> list[int]:
@@ -82,7 +89,8 @@ def run_entry(store: Store, study: Study, row: RunRow) -> Json:
     spec = study.measures.sharpness
     sharpness = store.measure(row.key, "sharpness", spec.settings) if spec else None
     distance = store.measure(row.key, "distance", {})
-    score = store.measure(row.key, "score", study.measures.score.settings) if study.measures.score else None
+    scoring = study.measures.score if store.problem(row.problem).get("has_batch_norm") else None
+    score = (store.measure(row.key, "score", scoring.settings) or {}) if scoring else last
     return {
         "key": row.key,
         "seed": row.recipe["seed"],
@@ -90,8 +98,8 @@ def run_entry(store: Store, study: Study, row: RunRow) -> Json:
         "outcome": row.outcome,
         "reason": row.reason,
         "step": row.step,
-        **{name: (score or last).get(name) for name in UNITS},
-        "running": {name: last.get(name) for name in UNITS} if score else None,
+        **{name: score.get(name) for name in UNITS},
+        "running": {name: last.get(name) for name in UNITS} if scoring else None,
         "distance": distance["from_init"] if distance else None,
         "distance_record": distance,
         "sharpness": sharpness,
@@ -180,13 +188,6 @@ def cells(rows: Sequence[RunRow], runs: Sequence[Json]) -> list[Cell]:
     ]
 
 
-def study_verdicts(store: Store, study: Study, keys: Sequence[str]) -> list[Verdict]:
-    """Decide the claims of any study, also one that is no comparison of two batch sizes."""
-    rows = [row for key in keys if (row := store.run(key)) is not None]
-    runs = [run_entry(store, study, row) for row in rows]
-    return [judge(claim, cells(rows, runs)) for claim in study.claim]
-
-
 def problem_entry(facts: Mapping[str, Any], study: Study) -> Json:
     """Describe what was learnt, and which statistics the measures used."""
     spec = study.measures.score
@@ -259,28 +260,17 @@ def costs(small: Json, large: Json) -> list[Json]:
 
 def definitions(study: Study, facts: Mapping[str, Any]) -> list[Json]:
     """Explain the words of the report, each with what it is a bound of."""
-    spec, score = study.measures.sharpness, study.measures.score
-    norms = bool(facts.get("has_batch_norm"))
-    scored = f" Batch norm uses {score.batch_norm if score else 'running'} statistics." if norms else ""
-    if norms and score and score.batch_norm != "running":
-        scored += " The curves on the way, measured while training, use running averages."
-    found = [
-        {
-            "name": "Test accuracy",
-            "text": "Share of test samples whose largest output is the right class, in percent, after the last update. "
-            f"Exact on the test set.{scored}",
-            "link": None,
-        }
-    ]
+    spec, norms = study.measures.sharpness, bool(facts.get("has_batch_norm"))
+    found = [{"name": "Test accuracy and loss", "text": scored_text(study, facts), "link": None}]
     if spec:
-        found.append({
-            "name": "Sharpness",
-            "text": f"How far the training loss f can climb in a small box around the weights x: "
+        text = (
+            f"How far the training loss f can climb in a small box around the weights x: "
             f"100 (max f - f(x)) / (1 + f(x)), each weight moving by at most {spec.radius:g} (|x_i| + 1). "
             f"The maximum is searched ({spec.search} search), so the number is a lower bound of the true one. "
-            f"Batch norm: {spec.batch_norm} statistics.",
-            "link": KESKAR,
-        })
+            f"Measured on {samples_used(spec.samples, facts)}."
+        )
+        text += f" {statistics_text(spec.batch_norm, spec.batch_size)}" if norms else ""
+        found.append({"name": "Sharpness", "text": text, "link": KESKAR})
     if study.measures.interpolation:
         text = "Loss and accuracy on the straight line (1 - alpha) small + alpha large through both minima. Exact at each point."
         found.append({"name": "Path between the minima", "text": text, "link": KESKAR})
@@ -292,6 +282,30 @@ def definitions(study: Study, facts: Mapping[str, Any]) -> list[Json]:
     )
     found.append({"name": "Paired seeds", "text": text, "link": None})
     return found
+
+
+def scored_text(study: Study, facts: Mapping[str, Any]) -> str:
+    """Explain the final accuracy and loss."""
+    text = (
+        "Accuracy is the share of test samples that are classified rightly, in percent; loss is the mean over test samples "
+        "(of a likelihood: in nats). Both after the last update, over the whole test set."
+    )
+    score = study.measures.score
+    if not facts.get("has_batch_norm"):
+        return text
+    if score is None or score.batch_norm == "running":
+        return f"{text} {statistics_text('running', 0)}"
+    after = "The curves on the way use running averages."
+    return f"{text} {statistics_text(score.batch_norm, score.batch_size)} {after}"
+
+
+def statistics_text(mode: str, size: int) -> str:
+    """Say with which statistics batch norm normalises."""
+    if mode == "running":
+        return "Batch norm uses the running averages made while training."
+    if mode == "recompute":
+        return f"Batch norm uses statistics of the training set, made anew in batches of at most {size:,}."
+    return f"Batch norm uses the statistics of evaluation batches of at most {size:,} samples, mixed the same way for every run."
 
 
 def samples_used(limit: int, facts: Mapping[str, Any]) -> str:

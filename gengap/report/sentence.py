@@ -9,7 +9,7 @@ from gengap.report.numbers import MINUS, interval, number, ratio_interval, signi
 Json = Mapping[str, Any]
 NEXT = {"not resolvable": "More seeds narrow the interval.", "not run": "Runs that finish are needed first."}
 LAG = 0.1  # points between two ways of normalising that are worth a remark
-FAR = 90.0  # percent of training samples; below, nothing has converged
+FAR = 90.0  # percent of training samples; below, a remark
 UNCONVERGED = 3.0  # a training loss so many times larger is worth a remark
 
 
@@ -100,6 +100,7 @@ def unresolved(small: Json, large: Json, difference: Json, verdicts: Sequence[Js
     ]
     found += convergence(small, large)
     found += lag(small, large)
+    found += far_from_minimum(small, large)
     found += search_quality(small, large)
     if large["sharpness"] and small["sharpness"] and difference["sharpness"]["ratio"] is None:
         found.append("The ratio of sharpness does not exist: a sharpness is zero.")
@@ -124,7 +125,7 @@ def convergence(small: Json, large: Json) -> list[str]:
 
 
 def lag(small: Json, large: Json) -> list[str]:
-    """Remark on running averages of batch norm that have not followed the weights, and on weights far from a minimum."""
+    """Remark on running averages of batch norm that have not followed the weights."""
     found = []
     for arm in (small, large):
         pairs = [(run.get("test_accuracy"), (run.get("running") or {}).get("test_accuracy")) for run in arm["runs"]]
@@ -133,14 +134,20 @@ def lag(small: Json, large: Json) -> list[str]:
             ours, running = (sum(values) / len(known) for values in zip(*known, strict=True))
             found.append(
                 f"What {arm['label']} would do in use: with the running averages of batch norm, which follow the weights "
-                f"slowly, it tests {running:.2f} % and not {ours:.2f} %. The numbers above use the statistics of batches "
-                f"for both batch sizes; --batch-norm running uses the averages."
+                f"slowly, it tests {running:.2f} % and not {ours:.2f} %. The numbers above leave the averages out for both "
+                f"batch sizes; --batch-norm running uses them for all measures."
             )
+    return found
+
+
+def far_from_minimum(small: Json, large: Json) -> list[str]:
+    """Remark on arms whose training accuracy leaves open whether they have reached a minimum."""
+    found = []
+    for arm in (small, large):
         trained = arm.get("train_accuracy")
         if trained and trained["value"] is not None and trained["value"] < FAR:
             found.append(
-                f"Anything about the minimum of {arm['label']}: its training accuracy is {trained['value']:.0f} %, "
-                f"so it has not reached one."
+                f"Whether {arm['label']} has reached a minimum at all: its training accuracy is {trained['value']:.0f} %."
             )
     return found
 

@@ -24,6 +24,7 @@ def render(document: Document) -> RenderableType:
         The sentence, the table, the claims with their verdicts, what could not be concluded, and the failures.
     """
     parts: list[RenderableType] = [Text(document["sentence"], style="bold"), Text(""), measures(document)]
+    parts.append(Text(tables.context(document), style="dim"))
     if document["claims"]:
         parts += [Text(""), claims(document)]
     parts += listed("What could not be concluded", document["unresolved"])

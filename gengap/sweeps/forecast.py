@@ -1,5 +1,6 @@
 """How long a study will take, from a few updates of each kind on this machine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,10 +107,11 @@ def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float,
     Raises:
         Interrupted: Ctrl-C.
     """
-    part = problem.head(max(int(recipe.batch_size), PROBE_SAMPLES), PROBE_SAMPLES)
+    size = int(recipe.batch_size)
+    part = problem.head(size * math.ceil(PROBE_SAMPLES / size), PROBE_SAMPLES)
     steps, run = 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
-        short = recipe.changed(budget={"steps": steps}, schedule="constant", warmup=None)
+        short = recipe.changed(budget={"steps": steps}, schedule="constant", warmup=None, drop_last=True)
         run = train(part, short, device=place, evaluations=1)
         if run.outcome.kind == "interrupted":
             raise Interrupted("interrupted while timing a few updates; nothing was kept")

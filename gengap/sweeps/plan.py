@@ -1,5 +1,6 @@
 """From a study to runs: make the problem, list the runs, see which are missing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ import torch
 
 from gengap.core.catalogue import resolve
 from gengap.core.errors import BadInput, GengapError
-from gengap.core.recipe import Recipe, digest
+from gengap.core.recipe import Recipe, digest, share
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
 from gengap.problem.trees import feed
+from gengap.schedules.budget import plan
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import ProblemSpec, Study
@@ -105,20 +107,48 @@ def check_left_over(problem: Problem, recipe: Recipe) -> None:
     Raises:
         BadInput: a batch, or a piece of one, has one sample, and batch norm cannot do with it.
     """
-    samples, size = len(problem.samples("train")), int(recipe.batch_size)
-    batches = {size} if recipe.drop_last else {size, samples % size}
-    pieces = {b % recipe.micro_batch for b in batches} if recipe.micro_batch else batches
-    if 1 not in pieces or not problem.has_batch_norm:
+    if 1 not in piece_sizes(recipe, len(problem.samples("train"))) or not problem.has_batch_norm:
         return
-    inputs, _ = next(iter(problem.samples("train").batches(1)))
+    inputs, _ = problem.first("train", 1)
     try:
         with torch.no_grad():
             feed(problem.model(seed=0).train(), inputs)
     except ValueError as error:
         raise BadInput(
-            f"batches of {size:,} leave one of the {samples:,} samples over, which batch norm cannot normalise; "
-            f"set drop_last, or choose another batch size or micro_batch"
+            f"batch_size {recipe.batch_size:,}"
+            + (f" in pieces of {recipe.micro_batch:,}" if recipe.micro_batch else "")
+            + f" makes a batch of one of the {len(problem.samples('train')):,} samples, which batch norm cannot normalise; "
+            "set drop_last, or choose another batch_size or micro_batch"
         ) from error
+
+
+def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
+    """List the sizes of what goes through the network at once while training."""
+    size, numbers = int(recipe.batch_size), plan(recipe, samples)
+    batches = {size}
+    if not recipe.drop_last and numbers.steps >= numbers.per_epoch:
+        batches.add(samples % size)
+    if recipe.micro_batch:
+        batches = {piece for b in batches for piece in (min(b, recipe.micro_batch), b % recipe.micro_batch)}
+    return batches - {0}
+
+
+def resolve_sizes(study: Study, problem: Problem) -> Study:
+    """Give the study with numbers in place of shares of the training set, in its grid and in its claims."""
+    samples = len(problem.samples("train"))
+
+    def number(size: Any) -> Any:
+        return math.ceil(samples * share(size) / 100) if isinstance(size, str) else size
+
+    fields = study.model_dump(mode="json")
+    if "batch_size" in fields["grid"]:
+        fields["grid"]["batch_size"] = [number(size) for size in fields["grid"]["batch_size"]]
+    for claim in fields["claim"]:
+        if claim["compare"] and "batch_size" in claim["compare"]:
+            claim["compare"]["batch_size"] = [number(size) for size in claim["compare"]["batch_size"]]
+        if claim["where"] and "batch_size" in claim["where"]:
+            claim["where"]["batch_size"] = number(claim["where"]["batch_size"])
+    return Study(**fields)
 
 
 def run_key(problem: Problem, recipe: Recipe) -> str:

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import gengap
-from gengap import BadInput, Problem, Store
-from gengap.comparison import comparison_study, run_comparison
+from gengap import BadInput, Problem, Store, Study
+from gengap.comparison import comparison_study, run_comparison, stored_comparison
 from gengap.sweeps.plan import tasks
 
 RECIPE = {"optimizer": "sgd", "lr": 0.05, "budget": {"epochs": 2}}
@@ -72,13 +72,48 @@ def test_a_run_that_lost_its_weights_is_made_again(problem, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "what"), [({"small": 20}, "batch sizes"), ({"recipe": {**RECIPE, "lr": 0.01}}, "recipe")]
+    ("changed", "what"), [({"small": 20}, "batch sizes"), ({"recipe": {**RECIPE, "lr": 0.01}}, "recipe fields")]
 )
 def test_another_comparison_is_not_put_into_the_same_folder(problem, tmp_path, changed, what):
     run_comparison(study(problem), problem, tmp_path)
     before = (tmp_path / "study.toml").read_text()
-    with pytest.raises(BadInput, match=f"another {what}"):
+    with pytest.raises(BadInput, match=f"other {what}"):
         run_comparison(study(problem, **changed), problem, tmp_path)
     assert (tmp_path / "study.toml").read_text() == before
     more = run_comparison(study(problem, seeds=3), problem, tmp_path)
     assert len(more.document["small"]["runs"]) == 3
+
+
+def test_a_missing_score_is_missing_and_not_another_mode(problem, tmp_path):
+    run_comparison(study(problem), problem, tmp_path)
+    text = (tmp_path / "study.toml").read_text()
+    (tmp_path / "study.toml").write_text(text.replace('batch_norm = "batch"', 'batch_norm = "recompute"', 1))
+    found = stored_comparison(tmp_path)
+    assert found.document["problem"]["batch_norm"] == "recompute"
+    assert found.document["small"]["test_accuracy"] is None
+    assert all(run["running"]["test_accuracy"] is not None for run in found.document["small"]["runs"])
+
+
+def test_float64_inputs_are_rehearsed_too(tmp_path):
+    x, y = torch.randn(101, 4, dtype=torch.float64), torch.arange(101) % 2
+    problem = Problem(model=net, loss="cross_entropy", train=(x, y), test=(x, y))
+    with pytest.raises(BadInput, match="makes a batch of one of the 101 samples"):
+        run_comparison(study(problem, small=10, large=50), problem, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_same_comparison_written_differently_is_the_same(problem, tmp_path):
+    recipe = {"optimizer": "adam", "lr": 0.01, "betas": (0.9, 0.95), "warmup": None, "budget": {"epochs": 1}}
+    for _ in range(2):
+        run_comparison(study(problem, recipe=recipe), problem, tmp_path)
+
+
+def test_shares_in_a_study_and_its_claims_become_numbers(problem, tmp_path):
+    plan = study(problem)
+    fields = plan.model_dump(mode="json")
+    fields["grid"]["batch_size"] = [10, "100%"]
+    for claim in fields["claim"]:
+        claim["compare"]["batch_size"] = [10, "100%"]
+    found = run_comparison(Study(**fields), problem, tmp_path)
+    assert "not run" not in found.verdict.values()
+    assert "100%" not in (tmp_path / "study.toml").read_text()
