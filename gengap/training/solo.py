@@ -117,7 +117,7 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         place = torch.device(device)
         torch.zeros(1, device=place).item()  # "meta" holds no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         why = str(error).partition("\n")[0]
         raise BadInput(
             f"device {str(device)!r} cannot be used ({why}); choose 'cpu' or one this machine has"
