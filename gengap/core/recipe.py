@@ -183,7 +183,7 @@ class Recipe(Record):
             BadInput: the batch is larger than the training set, or smaller than micro_batch.
         """
         size = self.batch_size
-        number = math.ceil(samples * share(size) / 100) if isinstance(size, str) else size
+        number = batch_samples(size, samples)
         if number > samples:
             raise BadInput(
                 f"batch_size is {number:,}, but there are only {samples:,} training samples; choose {samples:,} or less"
@@ -232,6 +232,11 @@ def digest(content: Any) -> str:
     """Hash a JSON value in its canonical form to 16 hexadecimal digits."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def batch_samples(size: int | str, samples: int) -> int:
+    """Give a batch size as a number: a share of the training set is rounded up."""
+    return math.ceil(samples * share(size) / 100) if isinstance(size, str) else size
 
 
 def share(text: str) -> Fraction:

@@ -1,8 +1,8 @@
 """From a study to runs: make the problem, list the runs, see which are missing."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from gengap.core.catalogue import resolve
 from gengap.core.errors import BadInput, GengapError
-from gengap.core.recipe import Recipe, digest, share
+from gengap.core.recipe import Recipe, batch_samples, digest
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
 from gengap.problem.trees import feed
@@ -111,7 +111,7 @@ def check_left_over(problem: Problem, recipe: Recipe) -> None:
         return
     inputs, _ = problem.first("train", 1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             feed(problem.model(seed=0).train(), inputs)
     except ValueError as error:
         raise BadInput(
@@ -135,11 +135,7 @@ def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
 
 def resolve_sizes(study: Study, problem: Problem) -> Study:
     """Give the study with numbers in place of shares of the training set, in its grid and in its claims."""
-    samples = len(problem.samples("train"))
-
-    def number(size: Any) -> Any:
-        return math.ceil(samples * share(size) / 100) if isinstance(size, str) else size
-
+    number = partial(batch_samples, samples=len(problem.samples("train")))
     fields = study.model_dump(mode="json")
     if "batch_size" in fields["grid"]:
         fields["grid"]["batch_size"] = [number(size) for size in fields["grid"]["batch_size"]]
