@@ -1,7 +1,7 @@
 """What a measure needs to know about a loss, and how a plain function is brought into that form."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
+from gengap.measures.random_state import seeded
 
 Params = Mapping[str, Tensor]
 PlainFunction = Callable[..., Tensor]  # of the weights by name, or of one tensor
@@ -52,6 +53,119 @@ class LossFunction(Protocol):
     def describe(self) -> dict[str, Any]:
         """Say on what the loss is measured; known keys are data, samples, batch_norm."""
         ...
+
+
+class Piece(Protocol):
+    """A part of the samples; the loss is the mean of its pieces' losses, weighted by their sizes."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the mean loss over the piece, a differentiable scalar."""
+        ...
+
+
+@runtime_checkable
+class SamplePiece(Piece, Protocol):
+    """A piece that knows its network and its samples."""
+
+    @property
+    def inputs(self) -> Any:
+        """What the network takes: a tensor, or a tuple or dict of them, first axis samples."""
+        ...
+
+    @property
+    def targets(self) -> Tensor:
+        """First axis samples."""
+        ...
+
+    def network(self, params: Params, inputs: Any) -> Tensor:
+        """Return the outputs of the network for inputs."""
+        ...
+
+    def outputs(self, params: Params) -> Tensor:
+        """Return the outputs of the network for the piece, shape (size, ...)."""
+        ...
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """Return the mean loss of outputs, a scalar."""
+        ...
+
+    def losses(self, outputs: Tensor) -> Tensor:
+        """Return the loss of every sample, shape (size,)."""
+        ...
+
+    def head(self, count: int) -> "SamplePiece":
+        """Return the first `count` samples as a piece."""
+        ...
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A loss that is made of pieces whose size can be chosen, so that it fits memory."""
+
+    @property
+    def chunk_size(self) -> int:
+        """Samples that go through the network at once."""
+        ...
+
+    def with_chunk(self, size: int) -> LossFunction:
+        """Return the same loss in smaller pieces, or refuse where they would be another loss."""
+        ...
+
+    def chunks(self, params: Params) -> Iterator[SamplePiece]:
+        """Yield the pieces."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A loss of which no parts are known, as its only piece.
+
+    Attributes:
+        loss: the loss.
+        size: 1: its share of the whole.
+    """
+
+    loss: LossFunction
+    size: int = 1
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the loss."""
+        return self.loss(params)
+
+
+def pieces(loss: LossFunction, params: Params) -> Iterator[Piece]:
+    """Go through a loss piece by piece; one that has none is its own only piece."""
+    if isinstance(loss, Chunked):
+        yield from loss.chunks(params)
+    else:
+        yield Whole(loss)
+
+
+def sample_pieces(loss: LossFunction, params: Params, what: str) -> Iterator[SamplePiece]:
+    """Go through the samples of a loss.
+
+    Args:
+        loss: any.
+        params: weights by name.
+        what: the measure, for the message.
+
+    Yields:
+        Its pieces.
+
+    Raises:
+        BadInput: the loss is a plain function, which knows no samples.
+    """
+    if not isinstance(loss, Chunked):
+        raise BadInput(
+            f"{what} needs the network and the samples behind the loss, which a plain function hides; make the loss with "
+            f"gengap.loss_function(model, loss, data) or problem.loss_function()"
+        )
+    yield from loss.chunks(params)
 
 
 @runtime_checkable
@@ -169,15 +283,36 @@ def check_deterministic(loss: LossFunction, params: Params) -> None:
     """Refuse a loss that gives two values for the same weights.
 
     Args:
-        loss: evaluated twice, without gradients.
+        loss: evaluated twice, without gradients; twice more where the two differ, to find out why.
         params: where.
 
     Raises:
-        BadInput: the two values differ in any bit.
+        BadInput: the two values differ in any bit; the message says what they have in common with chance.
     """
     first, second = loss.value(params), loss.value(params)
-    if first != second and not (math.isnan(first) and math.isnan(second)):
-        raise BadInput(
-            f"two evaluations at the same weights gave {first!r} and {second!r}: is dropout or augmentation on, or the "
-            f"loader shuffled? make the loss deterministic, or pass check=False to measure it all the same"
+    if first == second or (math.isnan(first) and math.isnan(second)):
+        return
+    raise BadInput(
+        f"two evaluations at the same weights gave {first!r} and {second!r}: {reason(loss, params, first, second)}, or pass "
+        f"check=False to measure it all the same"
+    )
+
+
+def reason(loss: LossFunction, params: Params, first: float, second: float) -> str:
+    """Say why a loss is not deterministic, and what to do."""
+    repeated = []
+    for _ in range(2):
+        with seeded(0):
+            repeated.append(loss.value(params))
+    if repeated[0] == repeated[1]:
+        return (
+            "the loss draws random numbers (the same seed gives the same value), so dropout or augmentation is on or the "
+            "loader is shuffled; put the model in evaluation mode, take augmentation out of the data and fix their order"
         )
+    if abs(first - second) <= 1e-5 * abs(first):
+        return "they agree but for rounding, as with sums made in a changing order; fix the order"
+    return (
+        "the loss changes from call to call, though not by torch's, numpy's or Python's random numbers: batch norm updating its "
+        "running statistics, a loader shuffled by a generator of its own, or a model changed by being called; give it fixed data "
+        "and a model in evaluation mode"
+    )

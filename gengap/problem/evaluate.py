@@ -1,8 +1,9 @@
 """A problem's loss as a function of its parameters: what every measure takes."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gengap.core.errors import BadInput
 from gengap.problem.losses import Loss
 from gengap.problem.samples import Samples
-from gengap.problem.trees import arguments
+from gengap.problem.trees import arguments, map_tensors
 
 Params = Mapping[str, Tensor]
 BatchNormMode = Literal["running", "batch", "recompute"]
@@ -36,6 +37,66 @@ class Score:
     samples: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Some samples of a split, and what the loss makes of them as a function of the parameters.
+
+    Attributes:
+        size: number of samples.
+        network: (params, inputs) to the outputs of the network.
+        loss: what compares outputs with targets.
+        inputs: of the samples.
+        targets: of the samples.
+    """
+
+    size: int
+    network: Callable[[Params, Any], Tensor]
+    loss: Loss
+    inputs: Any
+    targets: Tensor
+
+    def outputs(self, params: Params) -> Tensor:
+        """Return what the network gives, shape (size, ...)."""
+        return self.network(params, self.inputs)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """Return the mean loss of such outputs, a scalar in float64: see `compared`."""
+        return self.loss.mean(*compared(self.loss, outputs, self.targets))
+
+    def losses(self, outputs: Tensor) -> Tensor:
+        """Return the loss of every sample, shape (size,), in float64."""
+        return self.loss.losses(*compared(self.loss, outputs, self.targets))
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the mean loss over the samples, a scalar."""
+        return self.mean(self.outputs(params))
+
+    def head(self, count: int) -> "Chunk":
+        """Give the first `count` samples."""
+        inputs = map_tensors(lambda x: x[:count], self.inputs)
+        return replace(self, size=count, inputs=inputs, targets=self.targets[:count])
+
+
+def compared(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Give outputs and targets to a loss in float64, where the device has it and the loss is one of ours.
+
+    The outputs of a network are few, and near a minimum 1 minus the probability of the right class has only the digits
+    that float32 leaves below 1: the loss, its gradient and its curvature are sums of such differences. A user's loss may
+    hold tensors of its own, so it gets what the network gave.
+
+    Args:
+        loss: that compares them.
+        outputs: of the network.
+        targets: of the samples.
+
+    Returns:
+        The two, in the dtype to compare them in.
+    """
+    if loss.each is None or outputs.device.type == "mps":
+        return outputs, targets
+    return outputs.double(), targets.double() if targets.is_floating_point() else targets
+
+
 class LossFunction:
     """The mean loss over a split as a deterministic function of the parameters; dropout is off.
 
@@ -45,6 +106,7 @@ class LossFunction:
 
     Attributes:
         buffers: buffers the network is evaluated with (the running statistics of batch norm among them).
+        frozen: names of parameters that the model does not train; measures leave them where they are.
     """
 
     def __init__(
@@ -63,6 +125,9 @@ class LossFunction:
             modes = ", ".join(get_args(BatchNormMode))
             raise BadInput(f"batch_norm is {batch_norm!r}; choose one of {modes}")
         self._model, self._loss, self._samples, self._data = model.eval(), loss, samples, data
+        named = dict(model.named_parameters())
+        self._names = frozenset(named)
+        self.frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
         self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._mode: str = batch_norm if self._norms else "none"
         self._statistics = statistics if statistics is not None else samples
@@ -84,27 +149,53 @@ class LossFunction:
                 self.buffers.pop(f"{name}.{buffer}", None)
 
     def __call__(self, params: Params) -> Tensor:
-        """Return the mean loss as a differentiable scalar tensor."""
+        """Return the mean loss as a differentiable scalar tensor, in float64."""
         total = len(self._samples)
-        parts = [part(params) * (size / total) for size, part in self.parts(params)]
+        parts = [chunk(params) * (chunk.size / total) for chunk in self.chunks(params)]
         return torch.stack(parts).sum()
 
-    def parts(self, params: Params) -> Iterator[tuple[int, Callable[[Params], Tensor]]]:
-        """Yield (samples, mean loss over them as a function of the parameters), chunk by chunk.
+    def chunks(self, params: Params) -> Iterator[Chunk]:
+        """Yield the samples chunk by chunk; the loss of the split is the mean of theirs, weighted by their sizes.
 
         Args:
             params: decides device and dtype; with "recompute" also the statistics, which are then held fixed.
 
         Yields:
-            Size of the chunk, and its loss; the weighted sum over chunks is the loss of the split.
+            Chunks of `chunk_size` samples, the last one smaller.
         """
         buffers = self._ready(params)
+
+        def network(p: Params, inputs: Any) -> Tensor:
+            return self._outputs(p, buffers, inputs)
+
         for inputs, targets in self._samples.batches(self._chunk):
+            yield Chunk(targets.shape[0], network, self._loss, inputs, targets)
 
-            def part(p: Params, inputs: Any = inputs, targets: Tensor = targets) -> Tensor:
-                return self._loss.mean(self._outputs(p, buffers, inputs), targets)
+    @property
+    def chunk_size(self) -> int:
+        """Samples that go through the network at once."""
+        return min(self._chunk, len(self._samples))
 
-            yield targets.shape[0], part
+    def with_chunk(self, size: int) -> "LossFunction":
+        """Give the same loss evaluated in smaller pieces.
+
+        Args:
+            size: samples at once, >= 1.
+
+        Returns:
+            The loss; it shares its samples and its module with this one.
+
+        Raises:
+            BadInput: batch norm uses the statistics of these pieces, so that others would be another loss.
+        """
+        if self._mode in {"batch", "recompute"} and size < self.chunk_size:
+            raise BadInput(
+                f"batch norm uses the statistics of evaluation batches of {self.chunk_size:,} samples, which cannot be cut "
+                f"to {size:,}; raise memory_limit, or make the loss function with a smaller batch_size"
+            )
+        other = copy.copy(self)
+        other._chunk = size
+        return other
 
     def value(self, params: Params) -> float:
         """Return the mean loss in nats; one forward pass over the split."""
@@ -118,7 +209,7 @@ class LossFunction:
             correct: Tensor | int | None = 0
             for inputs, targets in self._samples.batches(self._chunk):
                 outputs = self._outputs(params, buffers, inputs)
-                loss = loss + self._loss.mean(outputs, targets).double() * targets.shape[0]
+                loss = loss + self._loss.mean(*compared(self._loss, outputs, targets)).double() * targets.shape[0]
                 right = self._loss.correct(outputs, targets)
                 correct = None if right is None or correct is None else correct + right
         total = len(self._samples)
@@ -130,14 +221,15 @@ class LossFunction:
         own = {name: p.detach().requires_grad_() for name, p in params.items()}
         gradient = {name: torch.zeros_like(p) for name, p in own.items()}
         value = torch.zeros((), dtype=torch.float64, device=next(iter(own.values())).device)
-        for size, part in self.parts(own):
+        for chunk in self.chunks(own):
+            share = chunk.size / total
             with torch.enable_grad():
-                mean = part(own)
+                mean = chunk(own)
                 found = torch.autograd.grad(mean, list(own.values()), allow_unused=True)
-            value += mean.detach().double() * (size / total)
+            value += mean.detach() * share
             for name, g in zip(own, found, strict=True):
                 if g is not None:
-                    gradient[name].add_(g, alpha=size / total)
+                    gradient[name].add_(g, alpha=share)
         return float(value), gradient
 
     def describe(self) -> dict[str, Any]:
@@ -156,7 +248,21 @@ class LossFunction:
         return self
 
     def _ready(self, params: Params) -> dict[str, Tensor]:
-        """Bring samples and buffers to the parameters' device and dtype, and recompute statistics where asked."""
+        """Bring samples and buffers to the parameters' device and dtype, and recompute statistics where asked.
+
+        Args:
+            params: weights by name.
+
+        Returns:
+            The buffers to evaluate with.
+
+        Raises:
+            BadInput: a weight of the network is missing: its value would be that of an untrained one.
+        """
+        if missing := sorted(self._names - params.keys()):
+            raise BadInput(
+                f"params lacks {missing[0]!r}, a weight of the network; give all of them, frozen ones too, by name"
+            )
         example = next(p for p in params.values() if p.is_floating_point())
         self._samples = self._samples.to(example.device, example.dtype)
         buffers = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vmap
 
 from gengap.core.catalogue import find
 from gengap.core.errors import BadInput
@@ -23,11 +24,19 @@ class Loss:
         mean: (outputs, targets) to a scalar, the mean over samples, in nats where it is a likelihood.
         correct: (outputs, targets) to the number of right answers (an integer scalar tensor), or None where the
             question makes no sense.
+        each: (outputs, targets) to the loss of every sample, shape (B,); None: `mean` is called on one sample at a time.
     """
 
     name: str
     mean: MeanLoss
     correct: Count
+    each: MeanLoss | None = None
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every sample, shape (B,), differentiable; their mean is `mean(outputs, targets)`."""
+        if self.each is not None:
+            return self.each(outputs, targets)
+        return vmap(lambda o, t: self.mean(o.unsqueeze(0), t.unsqueeze(0)))(outputs, targets)
 
 
 def largest_is_target(outputs: Tensor, targets: Tensor) -> Tensor | None:
@@ -56,10 +65,33 @@ def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs, targets.reshape(outputs.shape))
 
 
+def each_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of every sample, in nats: the mean over its positions where it has several."""
+    return over_samples(F.cross_entropy(outputs, targets, reduction="none"))
+
+
+def each_binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of the logit of every sample, in nats."""
+    logits = outputs.reshape(targets.shape)
+    return over_samples(F.binary_cross_entropy_with_logits(logits, targets.to(outputs.dtype), reduction="none"))
+
+
+def each_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean square error over the outputs of every sample."""
+    return over_samples((outputs - targets.reshape(outputs.shape)).square())
+
+
+def over_samples(values: Tensor) -> Tensor:
+    """Average everything but the first axis."""
+    return values if values.ndim == 1 else values.flatten(1).mean(1)
+
+
 LOSSES: Mapping[str, Loss] = {
-    "cross_entropy": Loss("cross_entropy", F.cross_entropy, largest_is_target),
-    "binary_cross_entropy": Loss("binary_cross_entropy", binary_cross_entropy, sign_is_target),
-    "mean_square": Loss("mean_square", mean_square, none_correct),
+    "cross_entropy": Loss("cross_entropy", F.cross_entropy, largest_is_target, each_cross_entropy),
+    "binary_cross_entropy": Loss(
+        "binary_cross_entropy", binary_cross_entropy, sign_is_target, each_binary_cross_entropy
+    ),
+    "mean_square": Loss("mean_square", mean_square, none_correct, each_mean_square),
 }
 
 

@@ -1,0 +1,143 @@
+"""A loss as a function of some of its weights, the others held where they are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gengap.measures.protocols import Chunked, LossFunction, Params, SamplePiece, Scored
+
+
+@dataclass(frozen=True, slots=True)
+class PartPiece:
+    """A piece of such a loss.
+
+    Attributes:
+        piece: of the whole loss.
+        held: the weights that do not move.
+        size: samples.
+        inputs: of the samples.
+        targets: of the samples.
+    """
+
+    piece: SamplePiece
+    held: Params
+    size: int
+    inputs: Any
+    targets: Tensor
+
+    def network(self, params: Params, inputs: Any) -> Tensor:
+        """Return the outputs of the network for inputs."""
+        return self.piece.network({**self.held, **params}, inputs)
+
+    def outputs(self, params: Params) -> Tensor:
+        """Return the outputs of the network for the piece."""
+        return self.network(params, self.inputs)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """Return the mean loss of outputs."""
+        return self.piece.mean(outputs)
+
+    def losses(self, outputs: Tensor) -> Tensor:
+        """Return the loss of every sample."""
+        return self.piece.losses(outputs)
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the mean loss over the piece."""
+        return self.piece({**self.held, **params})
+
+    def head(self, count: int) -> "PartPiece":
+        """Give the first `count` samples."""
+        return part_piece(self.piece.head(count), self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A loss of which some weights are held; it has the methods of `LossFunction` for the others.
+
+    Attributes:
+        loss: of all weights.
+        held: the weights that do not move, by name.
+    """
+
+    loss: LossFunction
+    held: Params
+
+    def whole(self, params: Params) -> dict[str, Tensor]:
+        """Give all weights."""
+        return {**self.held, **params}
+
+    def __call__(self, params: Params) -> Tensor:
+        """Return the mean loss."""
+        return self.loss(self.whole(params))
+
+    def value(self, params: Params) -> float:
+        """Return the mean loss without a graph."""
+        return self.loss.value(self.whole(params))
+
+    def value_and_grad(self, params: Params) -> tuple[float, dict[str, Tensor]]:
+        """Return the mean loss and its gradient by the weights that move."""
+        own = {name: p.detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            value = self(own)
+        found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
+        return float(value.detach()), dict(zip(own, found, strict=True))
+
+    def score(self, params: Params) -> Scored:
+        """Return mean loss and accuracy."""
+        return self.loss.score(self.whole(params))
+
+    def describe(self) -> dict[str, Any]:
+        """Say on what the loss is measured."""
+        return self.loss.describe()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedPart(Part):
+    """The same for a loss that is made of pieces."""
+
+    @property
+    def chunked(self) -> Chunked:
+        """The whole loss, known to be made of pieces."""
+        assert isinstance(self.loss, Chunked)
+        return self.loss
+
+    @property
+    def chunk_size(self) -> int:
+        """Samples that go through the network at once."""
+        return self.chunked.chunk_size
+
+    def with_chunk(self, size: int) -> "ChunkedPart":
+        """Give the same in smaller pieces."""
+        return ChunkedPart(self.chunked.with_chunk(size), self.held)
+
+    def chunks(self, params: Params) -> Iterator[PartPiece]:
+        """Yield the pieces."""
+        for piece in self.chunked.chunks(self.whole(params)):
+            yield part_piece(piece, self.held)
+
+    def value_and_grad(self, params: Params) -> tuple[float, dict[str, Tensor]]:
+        """Return the mean loss and its gradient by the weights that move, piece by piece."""
+        own = {name: p.detach().requires_grad_() for name, p in params.items()}
+        gradient = {name: torch.zeros_like(p) for name, p in own.items()}
+        value, total = 0.0, 0
+        for piece in self.chunks(own):
+            with torch.enable_grad():
+                mean = piece(own)
+            found = torch.autograd.grad(mean, list(own.values()), allow_unused=True, materialize_grads=True)
+            value, total = value + float(mean.detach()) * piece.size, total + piece.size
+            for g, one in zip(gradient.values(), found, strict=True):
+                g.add_(one, alpha=piece.size)
+        return value / total, {name: g.div_(total) for name, g in gradient.items()}
+
+
+def part_piece(piece: SamplePiece, held: Params) -> PartPiece:
+    """Hold some weights of a piece fixed."""
+    return PartPiece(piece, held, piece.size, piece.inputs, piece.targets)
+
+
+def part(loss: LossFunction, held: Params) -> Part:
+    """Hold some weights of a loss fixed."""
+    return ChunkedPart(loss, held) if isinstance(loss, Chunked) else Part(loss, held)

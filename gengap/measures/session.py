@@ -1,0 +1,203 @@
+"""What every measure does first and last: read its arguments, check the loss, bound the memory, and keep the account."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gengap.core.errors import BadInput
+from gengap.measures import memory as m
+from gengap.measures.part import part
+from gengap.measures.protocols import (
+    Chunked,
+    LossFunction,
+    Params,
+    PlainFunction,
+    SamplePiece,
+    as_loss_function,
+    check_deterministic,
+    measured_on,
+)
+from gengap.measures.random_state import kept
+from gengap.measures.records import Conditions
+from gengap.measures.second_order import differentiable_twice
+from gengap.measures.trees import as_tree, dtype_name, is_finite, size
+from gengap.problem.samples import parse_bytes
+
+DEFAULT_LIMIT = "4 GiB"
+Pass = Literal["value", "gradient", "product"]
+Names = str | Sequence[str] | None
+
+
+@dataclass(slots=True)
+class Session:
+    """A measurement in progress.
+
+    Attributes:
+        loss: with the chunk that the memory limit asks for; takes `params`.
+        params: the weights that are measured, by name, detached; weights held fixed are not among them.
+        memory: what may be used.
+        device: of the weights.
+    """
+
+    loss: LossFunction
+    params: dict[str, Tensor]
+    memory: m.Memory
+    device: torch.device
+    _began: float
+    _peak: m.PeakMemory | None = None
+
+    @property
+    def weights(self) -> int:
+        """How many numbers are measured, P."""
+        return size(self.params)
+
+    def conditions(self) -> Conditions:
+        """Close the account: what was measured under which conditions, with the time and the memory until now."""
+        if self._peak is not None and self._peak.bytes is None:
+            self._peak.__exit__(None, None, None)
+        return Conditions(
+            **measured_on(self.loss),
+            chunk_size=self.loss.chunk_size if isinstance(self.loss, Chunked) else None,
+            dtype=dtype_name(self.params),
+            weights=self.weights,
+            seconds=time.perf_counter() - self._began,
+            memory_limit=self.memory.limit,
+            peak_memory=None if self._peak is None else self._peak.bytes,
+        )
+
+
+@contextmanager
+def measuring(
+    loss: PlainFunction,
+    params: Params | Tensor,
+    *,
+    passes: Pass,
+    vectors: int = 0,
+    only: Names = None,
+    check: bool = True,
+    memory_limit: str | int = DEFAULT_LIMIT,
+) -> Iterator[Session]:
+    """Open a measurement; whatever happens in it, the global random generators are left as they were.
+
+    Args:
+        loss: a `LossFunction`, or any callable that maps the weights to a scalar tensor, the mean loss over samples.
+        params: the weights by name, or one tensor; not modified.
+        passes: what the measure does with the loss most: evaluate it, differentiate it once, or make products with its
+            second derivative.
+        vectors: how many vectors as long as the weights the measure holds at the same time.
+        only: patterns of names ("*.weight", shell style); the weights they match are measured, the others held fixed.
+            None: all that the model trains.
+        check: evaluate twice first, and refuse a loss that is not deterministic.
+        memory_limit: bytes, or a text such as "2 GiB", that the measure may take beside what the process holds.
+
+    Yields:
+        The session.
+
+    Raises:
+        BadInput: weights, loss or limit cannot be used, no name matches, or the loss is not deterministic.
+    """
+    began, limit = time.perf_counter(), parse_bytes(memory_limit)
+    tree = as_tree(params)
+    if not is_finite(tree):
+        raise BadInput("params holds a weight that is not finite; measure a run that did not diverge")
+    function = as_loss_function(loss, params)
+    active, held = divided(tree, only, getattr(function, "frozen", frozenset()))
+    if held:
+        function = part(function, held)
+    device = next(iter(active.values())).device
+    with kept(), differentiable_twice(passes == "product"):
+        if check:
+            check_deterministic(function, active)
+        function, budget = fitted(function, active, limit, passes, vectors)
+        peak = m.PeakMemory(device)
+        peak.__enter__()
+        try:
+            yield Session(function, active, budget, device, began, peak)
+        finally:
+            if peak in m.PeakMemory.active:
+                peak.__exit__(None, None, None)
+
+
+def divided(
+    tree: Mapping[str, Tensor], only: Names, frozen: frozenset[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Divide weights into those to measure and those to hold.
+
+    Args:
+        tree: all of them.
+        only: patterns, or None for all that are not frozen.
+        frozen: names of weights that the model does not train.
+
+    Returns:
+        The weights to measure, and those held fixed.
+
+    Raises:
+        BadInput: a pattern matches no name, or nothing is left to measure.
+    """
+    patterns = [only] if isinstance(only, str) else list(only or ())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in tree):
+            names = list(tree)
+            raise BadInput(f"only holds {pattern!r}, which no weight is called; there are {', '.join(names[:6])}, ...")
+    chosen = {n for n in tree if any(fnmatchcase(n, p) for p in patterns)} if patterns else set(tree) - frozen
+    if not chosen:
+        raise BadInput("no weight is left to measure: all are frozen; name some by only, for example only='*'")
+    return {n: p for n, p in tree.items() if n in chosen}, {n: p for n, p in tree.items() if n not in chosen}
+
+
+def fitted(
+    loss: LossFunction, params: dict[str, Tensor], limit: int, passes: Pass, vectors: int
+) -> tuple[LossFunction, m.Memory]:
+    """Choose the chunk that keeps a measure below its limit.
+
+    Args:
+        loss: the loss.
+        params: the weights that are measured.
+        limit: bytes.
+        passes: the kind of pass.
+        vectors: vectors as long as the weights that are held at once.
+
+    Returns:
+        The loss with a chunk that fits, and what is left. A plain function is taken as it is: its memory is its own.
+
+    Raises:
+        BadInput: not even one sample fits, or batch norm forbids smaller chunks.
+    """
+    own = vectors * m.tree_bytes(params)
+    if not isinstance(loss, Chunked):
+        return loss, m.Memory(limit, 0.0, max(0, limit - own))
+    per_sample = bytes_per_sample(loss, params, passes)
+    chunk, free = m.plan(limit, per_sample, own, loss.chunk_size)
+    chosen = loss.with_chunk(chunk) if chunk < loss.chunk_size else loss
+    return chosen, m.Memory(limit, per_sample, free)
+
+
+def bytes_per_sample(loss: Chunked, params: dict[str, Tensor], passes: Pass) -> float:
+    """Foretell what one more sample costs in a pass, from two small passes; 0 where the split is too small to tell."""
+    first = next(loss.chunks(params))
+    small = min(m.TRIAL, first.size // 2)
+    if not small:
+        return 0.0
+    costs = [m.saved_bytes(pass_over(first, params, passes, n)) for n in (small, 2 * small)]
+    return max(0.0, (costs[1] - costs[0]) / small) * m.TRANSIENT
+
+
+def pass_over(piece: SamplePiece, params: Mapping[str, Tensor], passes: Pass, count: int) -> Callable[[], Any]:
+    """Give a function that builds the graph of one pass over the first samples of a piece, and returns what holds it."""
+    few = piece.head(count)
+
+    def work() -> Any:
+        own = {name: p.detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            value = few(own)
+            if passes != "product":
+                return value
+            return torch.autograd.grad(value, list(own.values()), create_graph=True, allow_unused=True)
+
+    return work
