@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gengap.measures.operators import Operator
-from gengap.measures.trees import dot
+from gengap.measures.trees import norm
 
 BLOCK = 1 << 16  # entries summed in the dtype of the vectors before the sum goes on in float64
 LOST = 1e-3  # share of a vector's norm below which what is left of it after orthogonalisation is done once more
@@ -175,8 +175,3 @@ def coefficients(basis: Tensor, vector: Tensor) -> Tensor:
     for rows, part in zip(basis.split(BLOCK, 1), vector.split(BLOCK), strict=True):
         found += (rows @ part).double()
     return found.cpu()
-
-
-def norm(vector: Tensor) -> float:
-    """Return the Euclidean norm, summed in float64."""
-    return float(dot(vector, vector) ** 0.5)

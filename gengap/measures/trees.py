@@ -105,6 +105,11 @@ def dot(x: Tensor, y: Tensor) -> float:
     return float((x * y).sum(dtype=torch.float64))
 
 
+def norm(vector: Tensor) -> float:
+    """Return the Euclidean norm of a tensor, summed in float64."""
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+
+
 def empty_like(tree: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Allocate tensors of the same names, shapes, dtypes and devices."""
     return {name: torch.empty_like(p, requires_grad=False) for name, p in tree.items()}
