@@ -40,6 +40,7 @@ class AdamMetric:
         if "exp_avg_sq" not in state:
             return torch.full_like(gradient, torch.nan)
         group = next(g for g in self._optimizer.param_groups if any(p is parameter for p in g["params"]))
-        moment = state.get("max_exp_avg_sq", state["exp_avg_sq"]) / (1 - group["betas"][1] ** state["step"])
+        moment = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+        moment = moment / (1 - group["betas"][1] ** torch.as_tensor(state["step"], dtype=moment.dtype))
         scale: Tensor = moment.sqrt_().add_(group["eps"]).sqrt_()
         return gradient / scale

@@ -183,7 +183,10 @@ class NoiseScaleMonitor:
             raise BadInput(f"losses have shape {tuple(losses.shape)}; give one loss a sample, shape (B,), not reduced")
         B = losses.shape[0]
         sizes = [B]
-        if self._tap.is_open and self._ranks == 1 and B > 1:
+        if self._tap.is_open and self._ranks == B == 1:  # the last batch of an epoch may be so
+            self._tap.close()
+            self._drop("a batch of one sample has no halves", stop=False)
+        if self._tap.is_open and self._ranks == 1:
             sizes = [B // 2, B - B // 2]
             with self._overhead.own():
                 self._tap.see_first_part(losses[: sizes[0]].sum() / B)
@@ -377,7 +380,8 @@ def parts_of(
     if not isinstance(batch_size, Sequence):
         if batch_size % passes:
             raise BadInput(
-                f"batch_size is {batch_size}, which {passes} backward passes cannot share evenly; give the size of each"
+                f"{passes} backward passes were seen, which cannot share a batch_size of {batch_size} evenly; give the size "
+                f"of each"
             )
         batch_size = [batch_size // passes] * passes
     if weights is None:
