@@ -106,12 +106,13 @@ class PeakMemory:
         self.device = device
         self.bytes: int | None = None
         self._before = self._highest = 0
+        self._readable = False
 
     def __enter__(self) -> Self:
         for outer in self.active:
             outer._note()
         give_back()
-        reset(self.device)
+        self._readable = reset(self.device)
         self._before = self._highest = held(self.device)
         self.active.append(self)
         return self
@@ -122,21 +123,22 @@ class PeakMemory:
         for one in self.active:
             one._note()
         self.active.remove(self)
-        self.bytes = max(0, self._highest - self._before) if self._highest else None
+        self.bytes = max(0, self._highest - self._before) if self._readable else None
 
     def _note(self) -> None:
         self._highest = max(self._highest, peak(self.device))
 
 
-def reset(device: torch.device) -> None:
-    """Begin a new high-water mark."""
+def reset(device: torch.device) -> bool:
+    """Begin a new high-water mark; tell whether the system lets us."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
+        return True
     try:
         CLEAR.write_text("5")
     except OSError:
-        return
+        return False
+    return True
 
 
 def peak(device: torch.device) -> int:

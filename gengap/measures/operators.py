@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gengap.measures.protocols import Piece, SamplePiece, pieces, sample_pieces
+from gengap.measures import memory as m
+from gengap.measures.protocols import Piece, SamplePiece, check_differentiable, pieces, sample_pieces
 from gengap.measures.session import Session
 from gengap.measures.trees import common_dtype, size, unravel
 
@@ -95,6 +96,7 @@ class Curvature:
             for slot, found in zip(slots, product(direction), strict=True):
                 if found is not None:
                     slot.add_(found.detach().reshape(-1), alpha=samples)
+            del product  # its graph, before the next one is built
         self.products += 1
         return out.div_(total)
 
@@ -108,12 +110,13 @@ class Curvature:
             if count <= known:
                 continue
             with torch.enable_grad():
-                made = (piece.size, self._linearise(piece, self._own))
-            cost = int(self._session.memory.per_sample * piece.size)
+                product = self._linearise(piece, self._own)
+            cost = int(self._session.memory.per_sample * piece.size) + m.tree_bytes(self._own)
             if cost <= self._room and count == len(self._kept) + 1:
                 self._room -= cost
-                self._kept.append(made)
-            yield made
+                self._kept.append((piece.size, product))
+            yield piece.size, product
+            del product  # the caller's is the last reference, unless it is kept
         self._all_kept = count == len(self._kept)
 
     def _chosen(self) -> Iterator[Piece]:
@@ -153,7 +156,9 @@ def gauss_newton(session: Session, *, every: int = 1) -> Curvature:
 def second_derivative(piece: Piece, own: Mapping[str, Tensor]) -> Product:
     """Make the products with the Hessian of a piece: the gradient, differentiated along a direction."""
     leaves = list(own.values())
-    slope = torch.autograd.grad(piece(own), leaves, create_graph=True, allow_unused=True)
+    value = piece(own)
+    check_differentiable(value)
+    slope = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
     bent = [(i, g) for i, g in enumerate(slope) if g is not None and g.requires_grad]
     if not bent:
         return lambda _: [None] * len(leaves)
@@ -170,6 +175,7 @@ def outer_curvature(piece: Piece, own: Mapping[str, Tensor]) -> Product:
     assert isinstance(piece, SamplePiece)
     leaves = list(own.values())
     outputs = piece.outputs(own)
+    check_differentiable(outputs)
     weight = torch.zeros_like(outputs, requires_grad=True)
     back = torch.autograd.grad(outputs, leaves, weight, create_graph=True, allow_unused=True)
     linked = [(i, g) for i, g in enumerate(back) if g is not None and g.requires_grad]

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gengap.measures.protocols import Chunked, LossFunction, Params, SamplePiece, Scored
+from gengap.measures.protocols import (
+    Chunked,
+    LossFunction,
+    Params,
+    Reread,
+    SamplePiece,
+    Scored,
+    check_differentiable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Part:
         own = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             value = self(own)
+        check_differentiable(value)
         found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
         return float(value.detach()), dict(zip(own, found, strict=True))
 
@@ -92,6 +101,10 @@ class Part:
     def describe(self) -> dict[str, Any]:
         """Say on what the loss is measured."""
         return self.loss.describe()
+
+    def changed_sample(self) -> int | None:
+        """Return the index of a sample that differs between two readings of the data set, or None."""
+        return self.loss.changed_sample() if isinstance(self.loss, Reread) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,7 @@ class ChunkedPart(Part):
         for piece in self.chunks(own):
             with torch.enable_grad():
                 mean = piece(own)
+            check_differentiable(mean)
             found = torch.autograd.grad(mean, list(own.values()), allow_unused=True, materialize_grads=True)
             value, total = value + float(mean.detach()) * piece.size, total + piece.size
             for g, one in zip(gradient.values(), found, strict=True):

@@ -1,6 +1,5 @@
 """What a measure needs to know about a loss, and how a plain function is brought into that form."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
-from gengap.measures.random_state import seeded
 
 Params = Mapping[str, Tensor]
 PlainFunction = Callable[..., Tensor]  # of the weights by name, or of one tensor
@@ -177,6 +175,15 @@ class Rebuffered(Protocol):
         ...
 
 
+@runtime_checkable
+class Reread(Protocol):
+    """A loss whose samples come from a data set that may give others when it is read again."""
+
+    def changed_sample(self) -> int | None:
+        """Return the index of a sample that differs between two readings, or None."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PlainScore:
     """The score of a plain function, which cannot count right answers."""
@@ -231,16 +238,12 @@ class Plain:
             The loss and the gradient by name; zero for weights that the loss does not use.
 
         Raises:
-            BadInput: the function cut the graph, so that nothing can be differentiated.
+            BadInput: nothing can be differentiated.
         """
         own = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             value = self(own)
-        if not value.requires_grad:
-            raise BadInput(
-                "the loss does not depend on params in a way torch can differentiate; compute it from the tensors "
-                "passed in, without .detach(), .item() or torch.no_grad()"
-            )
+        check_differentiable(value)
         found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
         return float(value.detach()), dict(zip(own, found, strict=True))
 
@@ -251,6 +254,22 @@ class Plain:
     def describe(self) -> dict[str, Any]:
         """Say that nothing is known about the data."""
         return dict(UNKNOWN)
+
+
+def check_differentiable(value: Tensor) -> None:
+    """Refuse a loss that depends on no weight that moves.
+
+    Args:
+        value: the loss, evaluated at weights that require a gradient.
+
+    Raises:
+        BadInput: no gradient can be taken.
+    """
+    if not value.requires_grad:
+        raise BadInput(
+            "the loss does not depend on the weights to measure in a way torch can differentiate; compute it from the tensors "
+            "passed in, without .detach(), .item() or torch.no_grad(), and measure weights that it uses"
+        )
 
 
 def as_loss_function(loss: Any, params: Any) -> LossFunction:
@@ -277,42 +296,3 @@ def measured_on(loss: LossFunction) -> dict[str, Any]:
     """Return data, samples and batch_norm of a loss, whatever else it says of itself."""
     said = loss.describe()
     return {key: said.get(key, nothing) for key, nothing in UNKNOWN.items()}
-
-
-def check_deterministic(loss: LossFunction, params: Params) -> None:
-    """Refuse a loss that gives two values for the same weights.
-
-    Args:
-        loss: evaluated twice, without gradients; twice more where the two differ, to find out why.
-        params: where.
-
-    Raises:
-        BadInput: the two values differ in any bit; the message says what they have in common with chance.
-    """
-    first, second = loss.value(params), loss.value(params)
-    if first == second or (math.isnan(first) and math.isnan(second)):
-        return
-    raise BadInput(
-        f"two evaluations at the same weights gave {first!r} and {second!r}: {reason(loss, params, first, second)}, or pass "
-        f"check=False to measure it all the same"
-    )
-
-
-def reason(loss: LossFunction, params: Params, first: float, second: float) -> str:
-    """Say why a loss is not deterministic, and what to do."""
-    repeated = []
-    for _ in range(2):
-        with seeded(0):
-            repeated.append(loss.value(params))
-    if repeated[0] == repeated[1]:
-        return (
-            "the loss draws random numbers (the same seed gives the same value), so dropout or augmentation is on or the "
-            "loader is shuffled; put the model in evaluation mode, take augmentation out of the data and fix their order"
-        )
-    if abs(first - second) <= 1e-5 * abs(first):
-        return "they agree but for rounding, as with sums made in a changing order; fix the order"
-    return (
-        "the loss changes from call to call, though not by torch's, numpy's or Python's random numbers: batch norm updating its "
-        "running statistics, a loader shuffled by a generator of its own, or a model changed by being called; give it fixed data "
-        "and a model in evaluation mode"
-    )

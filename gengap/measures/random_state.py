@@ -1,4 +1,4 @@
-"""The global random generators, kept as the user has them."""
+"""The global random generators, seeded for a while."""
 
 import random
 from collections.abc import Iterator
@@ -7,18 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from gengap.problem.random_state import kept
 
-@contextmanager
-def kept() -> Iterator[None]:
-    """Put the generators of torch (all devices), numpy and Python back to where they are now when the block ends."""
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
+__all__ = ["kept", "seeded"]
 
 
 @contextmanager

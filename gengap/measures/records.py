@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from gengap.core.estimate import Estimate, finite
@@ -58,10 +59,12 @@ def json_form(value: Any) -> Any:
         return value.to_dict()
     if is_dataclass(value) and not isinstance(value, type):
         named = {f.name: getattr(value, f.name) for f in fields(value)}
-        named |= {key: part for key, part in json_form(named.pop("conditions", {})).items()}
+        named |= json_form(named.pop("conditions", None)) or {}
         return {key: json_form(part) for key, part in named.items() if not holds_tensors(part)}
     if isinstance(value, dict):
         return {str(key): json_form(part) for key, part in value.items() if not holds_tensors(part)}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, tuple | list):
         return [json_form(part) for part in value]
     return finite(value) if isinstance(value, float) else value

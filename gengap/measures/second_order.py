@@ -1,4 +1,4 @@
-"""Settings under which torch can differentiate a network twice."""
+"""Settings of torch under which a network is one function, whatever is asked of it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,10 +8,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
-def differentiable_twice(wanted: bool = True) -> Iterator[None]:
-    """Use only kernels that have a second derivative: the fused ones of attention and of recurrent nets have none."""
+def consistent_kernels(*, twice: bool) -> Iterator[None]:
+    """Use kernels that give the same function with and without a gradient.
+
+    Without one, torch takes a fast path through transformer layers that sets padded positions to zero, which the other
+    path does not: the value would not be that of the function whose gradient is taken.
+
+    Args:
+        twice: also leave out kernels that have no second derivative: the fused ones of attention, and cuDNN's
+            recurrent nets.
+
+    Yields:
+        Nothing.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        if wanted:
+        if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         yield

@@ -1,7 +1,7 @@
 """What every measure does first and last: read its arguments, check the loss, bound the memory, and keep the account."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.measures import memory as m
+from gengap.measures.determinism import check_deterministic
 from gengap.measures.part import part
 from gengap.measures.protocols import (
     Chunked,
@@ -20,18 +21,23 @@ from gengap.measures.protocols import (
     PlainFunction,
     SamplePiece,
     as_loss_function,
-    check_deterministic,
     measured_on,
 )
 from gengap.measures.random_state import kept
 from gengap.measures.records import Conditions
-from gengap.measures.second_order import differentiable_twice
+from gengap.measures.second_order import consistent_kernels
 from gengap.measures.trees import as_tree, dtype_name, is_finite, size
 from gengap.problem.samples import parse_bytes
+from gengap.problem.trees import leaves
 
 DEFAULT_LIMIT = "4 GiB"
 Pass = Literal["value", "gradient", "product"]
 Names = str | Sequence[str] | None
+WORKING: Mapping[Pass, int] = {
+    "value": 0,
+    "gradient": 3,
+    "product": 5,
+}  # vectors as long as the weights in a pass itself
 
 
 @dataclass(slots=True)
@@ -50,7 +56,7 @@ class Session:
     memory: m.Memory
     device: torch.device
     _began: float
-    _peak: m.PeakMemory | None = None
+    _peak: m.PeakMemory
 
     @property
     def weights(self) -> int:
@@ -59,7 +65,7 @@ class Session:
 
     def conditions(self) -> Conditions:
         """Close the account: what was measured under which conditions, with the time and the memory until now."""
-        if self._peak is not None and self._peak.bytes is None:
+        if self._peak in m.PeakMemory.active:
             self._peak.__exit__(None, None, None)
         return Conditions(
             **measured_on(self.loss),
@@ -68,7 +74,7 @@ class Session:
             weights=self.weights,
             seconds=time.perf_counter() - self._began,
             memory_limit=self.memory.limit,
-            peak_memory=None if self._peak is None else self._peak.bytes,
+            peak_memory=self._peak.bytes,
         )
 
 
@@ -108,17 +114,16 @@ def measuring(
         raise BadInput("params holds a weight that is not finite; measure a run that did not diverge")
     function = as_loss_function(loss, params)
     active, held = divided(tree, only, getattr(function, "frozen", frozenset()))
-    if held:
-        function = part(function, held)
     device = next(iter(active.values())).device
-    with kept(), differentiable_twice(passes == "product"):
-        if check:
-            check_deterministic(function, active)
-        function, budget = fitted(function, active, limit, passes, vectors)
+    with kept(), consistent_kernels(twice=passes == "product"):
+        chosen = part(function, held) if held else function
+        fit, budget = fitted(chosen, active, limit, passes, vectors)
         peak = m.PeakMemory(device)
         peak.__enter__()
         try:
-            yield Session(function, active, budget, device, began, peak)
+            if check:
+                check_deterministic(fit, active)
+            yield Session(fit, active, budget, device, began, peak)
         finally:
             if peak in m.PeakMemory.active:
                 peak.__exit__(None, None, None)
@@ -138,17 +143,38 @@ def divided(
         The weights to measure, and those held fixed.
 
     Raises:
-        BadInput: a pattern matches no name, or nothing is left to measure.
+        BadInput: nothing is left to measure, or `only` matches nothing.
     """
-    patterns = [only] if isinstance(only, str) else list(only or ())
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in tree):
-            names = list(tree)
-            raise BadInput(f"only holds {pattern!r}, which no weight is called; there are {', '.join(names[:6])}, ...")
-    chosen = {n for n in tree if any(fnmatchcase(n, p) for p in patterns)} if patterns else set(tree) - frozen
-    if not chosen:
-        raise BadInput("no weight is left to measure: all are frozen; name some by only, for example only='*'")
+    if only is None:
+        chosen = set(tree) - frozen
+        if not chosen:
+            raise BadInput("no weight is left to measure: all are frozen; name some by only, for example only='*'")
+    else:
+        chosen = matching(tree, [only] if isinstance(only, str) else only)
     return {n: p for n, p in tree.items() if n in chosen}, {n: p for n, p in tree.items() if n not in chosen}
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Choose names by patterns.
+
+    Args:
+        names: of all weights.
+        patterns: as in a shell; case counts.
+
+    Returns:
+        The names that match at least one.
+
+    Raises:
+        BadInput: there is no pattern, or one matches no name.
+    """
+    every = list(names)
+    if not patterns:
+        raise BadInput("only is empty; give a pattern of names, for example '*.weight', or leave it out")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in every):
+            shown = ", ".join(every[:6]) + (", ..." if len(every) > 6 else "")
+            raise BadInput(f"only holds {pattern!r}, which no weight is called; there are {shown}")
+    return {name for name in every if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def fitted(
@@ -169,7 +195,7 @@ def fitted(
     Raises:
         BadInput: not even one sample fits, or batch norm forbids smaller chunks.
     """
-    own = vectors * m.tree_bytes(params)
+    own = (vectors + WORKING[passes]) * m.tree_bytes(params)
     if not isinstance(loss, Chunked):
         return loss, m.Memory(limit, 0.0, max(0, limit - own))
     per_sample = bytes_per_sample(loss, params, passes)
@@ -185,7 +211,8 @@ def bytes_per_sample(loss: Chunked, params: dict[str, Tensor], passes: Pass) -> 
     if not small:
         return 0.0
     costs = [m.saved_bytes(pass_over(first, params, passes, n)) for n in (small, 2 * small)]
-    return max(0.0, (costs[1] - costs[0]) / small) * m.TRANSIENT
+    read = sum(leaf.nbytes for leaf in [*leaves(first.inputs), first.targets]) / first.size
+    return max(0.0, (costs[1] - costs[0]) / small) * m.TRANSIENT + read
 
 
 def pass_over(piece: SamplePiece, params: Mapping[str, Tensor], passes: Pass, count: int) -> Callable[[], Any]:

@@ -13,7 +13,8 @@ from gengap.core.estimate import finite
 from gengap.core.events import Listener, silent
 from gengap.core.seeds import stream
 from gengap.measures.box_search import Box, Found, Height, Surface, Trail, quasi_newton, sign_ascent, tie_broken
-from gengap.measures.protocols import Params, PlainFunction, as_loss_function, check_deterministic, measured_on
+from gengap.measures.determinism import check_deterministic
+from gengap.measures.protocols import Params, PlainFunction, as_loss_function, measured_on
 from gengap.measures.trees import as_tree, dtype_name, flatten, is_finite, resolution
 
 Search = Literal["robust", "paper"]
