@@ -1,19 +1,16 @@
 """Searches for the highest point of a loss in a box around a point: L-BFGS-B on the negative loss, and sign ascent."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
-from scipy.optimize import Bounds, minimize
-from torch import Tensor
 
-from gengap.core.events import Listener, Progress
-from gengap.measures.protocols import LossFunction
-from gengap.measures.trees import Vector, empty_like, fill, flatten
+from gengap.measures.lbfgsb import lbfgsb
+from gengap.measures.surface import Height, Landscape
+from gengap.measures.trees import Vector
 
-MEMORY = 10  # curvature pairs of L-BFGS-B, as in the published search
-SMALLEST_SCALE = 1e-100  # a gradient below it leaves no digits when the loss is divided by it
+Search = Literal["robust", "paper"]
+VECTORS = 42  # float64 vectors as long as the box is wide, counted in a search of ten iterations
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,11 @@ class Box:
     @classmethod
     def around(cls, centre: Vector, radius: float) -> Self:
         """Build the box of Metric 2.1 (Keskar et al. 2017, eq. 3 with A = I)."""
-        half = radius * (np.abs(centre) + 1)
+        return cls.within(centre, radius * (np.abs(centre) + 1))
+
+    @classmethod
+    def within(cls, centre: Vector, half: Vector) -> Self:
+        """Build a box from its half-widths, shape (P,)."""
         return cls(centre, centre - half, centre + half)
 
     def corner(self, signs: Vector) -> Vector:
@@ -43,56 +44,6 @@ class Box:
     def share_at_bound(self, x: Vector) -> float:
         """Return the share of coordinates of x that lie on a face of the box, 0 to 1."""
         return float(np.mean((x <= self.lower) | (x >= self.upper)))
-
-
-@dataclass(frozen=True, slots=True)
-class Height:
-    """Loss and gradient at one point.
-
-    Attributes:
-        value: nats per sample; may be infinite or nan.
-        gradient: shape (P,).
-        usable: value and gradient are all finite.
-    """
-
-    value: float
-    gradient: Vector
-    usable: bool
-
-    @property
-    def scale(self) -> float | None:
-        """The largest gradient entry, or None where the loss cannot be divided by it."""
-        largest = float(np.max(np.abs(self.gradient))) if self.usable else 0.0
-        return largest if largest >= SMALLEST_SCALE else None
-
-
-class Surface:
-    """The loss over float64 vectors, with a count of what was spent.
-
-    Attributes:
-        evaluations: loss-and-gradient evaluations so far.
-        nonfinite: how many of them gave a loss or gradient that is not finite.
-    """
-
-    def __init__(self, loss: LossFunction, params: Mapping[str, Tensor], listen: Listener) -> None:
-        self._loss, self._listen = loss, listen
-        self._point = empty_like(params)
-        self.evaluations = self.nonfinite = 0
-        self._highest = -np.inf
-
-    def at(self, x: Vector, note: str = "") -> Height:
-        """Evaluate at x, shape (P,), rounded to the dtype of the weights."""
-        fill(self._point, x)
-        value, tree = self._loss.value_and_grad(self._point)
-        gradient = flatten({name: tree[name] for name in self._point})
-        # A sum is not finite when an entry is not; the other way round only by overflow, looked at more closely.
-        usable = bool(np.isfinite(value) and (np.isfinite(gradient.sum()) or np.isfinite(gradient).all()))
-        self.evaluations += 1
-        self.nonfinite += not usable
-        self._highest = max(self._highest, value) if np.isfinite(value) else self._highest
-        told = f"{note}, highest loss {self._highest:.6g}" if note else f"loss {value:.6g}"
-        self._listen(Progress("sharpness", self.evaluations, None, "evaluations", told))
-        return Height(value, gradient, usable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +68,7 @@ class Found:
 class Trail:
     """The best point of one search, over everything it evaluates and not only where it ends."""
 
-    def __init__(self, surface: Surface, box: Box, name: str) -> None:
+    def __init__(self, surface: Landscape, box: Box, name: str) -> None:
         self._surface, self._box, self._name = surface, box, name
         self._peak, self._share, self._spent = np.nan, 0.0, 0
 
@@ -159,6 +110,49 @@ class Negative:
         return -height.value / self._scale, np.divide(height.gradient, -self._scale)
 
 
+def search_box(
+    surface: Landscape, box: Box, first: Height, search: Search, *, iterations: int, seed: int
+) -> list[Found]:
+    """Search a box for its highest point.
+
+    Args:
+        surface: what to climb.
+        box: the feasible set.
+        first: the height of its centre, already evaluated.
+        search: "robust" or "paper", see `gengap.sharpness`.
+        iterations: of every search.
+        seed: of the signs that break ties.
+
+    Returns:
+        What each search found; one of them includes the centre.
+    """
+    if search == "paper":
+        point = Trail(surface, box, "point")
+        return [quasi_newton(point, box, box.centre, first, scale=1.0, iterations=iterations)]
+    return robust_search(surface, box, first, iterations, np.random.default_rng(seed))
+
+
+def robust_search(
+    surface: Landscape, box: Box, first: Height, iterations: int, rng: np.random.Generator
+) -> list[Found]:
+    """Search from the centre and from a corner, with the loss scaled by its gradient; then check by sign ascent."""
+    signs = tie_broken(first.gradient, rng)
+    known = bool(np.any(signs == np.sign(first.gradient)))
+    start, corner = box.corner(signs), Trail(surface, box, "corner" if known else "random corner")
+    there = corner.visit(start)
+    found = []
+    if first.scale:
+        point = Trail(surface, box, "point")
+        found.append(quasi_newton(point, box, box.centre, first, scale=first.scale, iterations=iterations))
+    scale = first.scale or there.scale
+    if scale:
+        found.append(quasi_newton(corner, box, start, there, scale=scale, iterations=iterations))
+    else:
+        found.append(corner.found(0))
+    found.append(sign_ascent(Trail(surface, box, "sign ascent"), box, first, rng, iterations))
+    return found
+
+
 def quasi_newton(trail: Trail, box: Box, start: Vector, first: Height, *, scale: float, iterations: int) -> Found:
     """Search with L-BFGS-B (Byrd et al. 1995), memory 10, both tolerances open.
 
@@ -176,15 +170,8 @@ def quasi_newton(trail: Trail, box: Box, start: Vector, first: Height, *, scale:
     trail.note(start, first)
     if not first.usable:
         return trail.found(0)
-    done = minimize(
-        Negative(trail, box, scale, first),
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=Bounds(box.lower, box.upper),
-        options={"maxiter": iterations, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
-    )
-    return trail.found(int(done.nit))
+    negative = Negative(trail, box, scale, first)
+    return trail.found(lbfgsb(negative, start, box.lower, box.upper, iterations=iterations))
 
 
 def sign_ascent(trail: Trail, box: Box, first: Height, rng: np.random.Generator, steps: int) -> Found:

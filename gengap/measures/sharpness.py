@@ -1,47 +1,30 @@
 """Keskar's sharpness: how far the loss climbs in a box around a minimum."""
 
-import math
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
 
-import numpy as np
 from torch import Tensor
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import finite
 from gengap.core.events import Listener, silent
 from gengap.core.seeds import stream
-from gengap.measures.box_search import Box, Found, Height, Surface, Trail, quasi_newton, sign_ascent, tie_broken
-from gengap.measures.determinism import check_deterministic
-from gengap.measures.protocols import Params, PlainFunction, as_loss_function, measured_on
-from gengap.measures.trees import as_tree, dtype_name, flatten, is_finite, resolution
+from gengap.measures.box_search import VECTORS, Box, Search, search_box
+from gengap.measures.climb import Start, check_positive, check_search, summary
+from gengap.measures.groups import Groups, grouped, positions
+from gengap.measures.protocols import Params, PlainFunction
+from gengap.measures.records import Conditions, Record
+from gengap.measures.session import Names, Session, measuring
+from gengap.measures.surface import Entries, Landscape, Surface, View, check_base, doubles
+from gengap.measures.trees import as_tree, dtype_name, flatten, resolution
 
-Search = Literal["robust", "paper"]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What one of the searches found.
-
-    Attributes:
-        name: "point", "corner", "random corner" (L-BFGS-B from there) or "sign ascent".
-        percent: the climb it found, 100 * (peak - base) / (1 + base); negative where it never met the base again, nan
-            where it met no finite loss.
-        iterations: iterations of the optimiser, or ascent steps.
-        evaluations: loss-and-gradient evaluations it spent.
-        share_at_bound: share of coordinates on a face of the box at its peak, 0 to 1.
-    """
-
-    name: str
-    percent: float
-    iterations: int
-    evaluations: int
-    share_at_bound: float
+NO_GROUPS: Mapping[str | None, tuple[str, ...]] = {None: ()}
+LIMIT = "8 GiB"  # twice the usual: the search alone holds 42 float64 vectors, 5 GB for 15 million weights
 
 
 @dataclass(frozen=True, slots=True)
-class Sharpness:
+class Sharpness(Record):
     """The sharpness of one point; `percent` is the number papers quote.
 
     Attributes:
@@ -56,12 +39,9 @@ class Sharpness:
         agreement: second best percent over the best, 0 to 1; None for a single search, and where nothing climbed.
         nonfinite: evaluations whose loss or gradient was not finite; where there are some, the true maximum is
             infinite or unknown.
-        seconds: wall clock.
-        dtype: of the weights, in which the loss was evaluated.
-        batch_norm: which statistics batch norm used; they change the value by a factor up to 100.
-        data: which split.
-        samples: how many of them, or None where unknown.
+        conditions: on what it was measured, and what it cost. Batch-norm statistics change the value by a factor up to 100.
         bound: always "lower": the search may have missed a higher point of the box.
+        group: the weights whose box was open, the others held; None for all that were measured.
     """
 
     percent: float
@@ -74,46 +54,150 @@ class Sharpness:
     share_at_bound: float
     agreement: float | None
     nonfinite: int
-    seconds: float
-    dtype: str
-    batch_norm: str
-    data: str
-    samples: int | None
+    conditions: Conditions
     bound: str = "lower"
+    group: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the JSON form; what is not a finite number is null."""
-        return {key: json_safe(value) for key, value in asdict(self).items()}
+    @property
+    def seconds(self) -> float:
+        """Wall clock."""
+        return self.conditions.seconds
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, in which the loss was evaluated."""
+        return self.conditions.dtype
+
+    @property
+    def batch_norm(self) -> str:
+        """Which statistics batch norm used."""
+        return self.conditions.batch_norm
+
+    @property
+    def data(self) -> str:
+        """Which split."""
+        return self.conditions.data
+
+    @property
+    def samples(self) -> int | None:
+        """How many of its samples, or None where unknown."""
+        return self.conditions.samples
 
     def __str__(self) -> str:
+        where = "" if self.group is None else f" of {self.group}"
         if self.percent == 0:
             return (
-                f"sharpness 0 found at radius {self.radius:g}: in {self.evaluations} evaluations ({self.search} search) the "
-                f"loss never exceeded {self.base:.4g}, its value at the point; {self.dtype} may not resolve the climb"
+                f"sharpness{where} 0 found at radius {self.radius:g}: in {self.evaluations} evaluations ({self.search} search) "
+                f"the loss never exceeded {self.base:.4g}, its value at the point; {self.dtype} may not resolve the climb"
             )
         agreement = "" if self.agreement is None else f", searches agree to {self.agreement:.2g}"
         odd = f", {self.nonfinite} of them not finite" if self.nonfinite else ""
-        samples = "" if self.samples is None else f" ({self.samples} samples)"
         return (
-            f"sharpness >= {self.percent:.4g} % at radius {self.radius:g}: "
+            f"sharpness{where} >= {self.percent:.4g} % at radius {self.radius:g}: "
             f"loss {self.base:.4g} climbs to {self.peak:.4g} nats; "
             f"{self.search} search, {self.evaluations} evaluations{odd}, "
-            f"{100 * self.share_at_bound:.3g} % of weights at the bound{agreement}; "
-            f"data {self.data}{samples}, batch norm {self.batch_norm}, {self.dtype}"
+            f"{100 * self.share_at_bound:.3g} % of weights at the bound{agreement}; {self.conditions}"
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SharpnessProfile(Record):
+    """The sharpness of one point for several radii, or several groups of weights: a sequence of `Sharpness`.
+
+    Attributes:
+        records: one for each radius of each group, the radii of the first group first; each counts the evaluation of the
+            point, which they share, and its own seconds.
+        evaluations: loss-and-gradient evaluations in all.
+        conditions: on what they were measured, and what all of them cost together.
+    """
+
+    records: tuple[Sharpness, ...]
+    evaluations: int
+    conditions: Conditions
+
+    def __iter__(self) -> Iterator[Sharpness]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sharpness:
+        return self.records[index]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{r.percent:10.4g} % at radius {r.radius:g}" + ("" if r.group is None else f", {r.group} alone")
+            for r in self.records
+        ]
+        first = f"sharpness of at least ({self.records[0].search} search, {self.evaluations} evaluations; {self.conditions})"
+        return "\n".join([first, *lines])
+
+
+@overload
 def sharpness(
     loss: PlainFunction,
     params: Params | Tensor,
     *,
     radius: float = 1e-3,
+    groups: None = None,
     search: Search = "robust",
     iterations: int = 10,
     seed: int = 0,
+    only: Names = None,
     check: bool = True,
+    memory_limit: str | int = LIMIT,
     listen: Listener = silent,
-) -> Sharpness:
+) -> Sharpness: ...
+
+
+@overload
+def sharpness(
+    loss: PlainFunction,
+    params: Params | Tensor,
+    *,
+    radius: Sequence[float],
+    groups: Groups | None = None,
+    search: Search = "robust",
+    iterations: int = 10,
+    seed: int = 0,
+    only: Names = None,
+    check: bool = True,
+    memory_limit: str | int = LIMIT,
+    listen: Listener = silent,
+) -> SharpnessProfile: ...
+
+
+@overload
+def sharpness(
+    loss: PlainFunction,
+    params: Params | Tensor,
+    *,
+    radius: float | Sequence[float] = 1e-3,
+    groups: Groups,
+    search: Search = "robust",
+    iterations: int = 10,
+    seed: int = 0,
+    only: Names = None,
+    check: bool = True,
+    memory_limit: str | int = LIMIT,
+    listen: Listener = silent,
+) -> SharpnessProfile: ...
+
+
+def sharpness(  # noqa: PLR0913 - what is measured, how, and the arguments of every measure
+    loss: PlainFunction,
+    params: Params | Tensor,
+    *,
+    radius: float | Sequence[float] = 1e-3,
+    groups: Groups | None = None,
+    search: Search = "robust",
+    iterations: int = 10,
+    seed: int = 0,
+    only: Names = None,
+    check: bool = True,
+    memory_limit: str | int = LIMIT,
+    listen: Listener = silent,
+) -> Sharpness | SharpnessProfile:
     r"""Measure the relative climb of `loss` in a box that scales with the weights.
 
     .. math::
@@ -131,23 +215,27 @@ def sharpness(
       evaluations.
 
     Both searches run in float64; the loss is evaluated in the dtype of `params`. A loss whose gradient is zero in every
-    bit all over the box gives 0: use float64 where float32 saturates. Memory: about 50 float64
-    vectors of shape (P,); a search adds some 4 s on 1.5 million weights beside its evaluations.
+    bit all over the box gives 0: use float64 where float32 saturates. Memory: 42 float64 vectors as long as the weights.
+    A search adds some 0.2 s an iteration on 1.5 million weights beside its evaluations.
 
     Args:
         loss: maps the weights, a dict from name to tensor, to a scalar tensor in nats per sample; deterministic, and
             differentiable once. A `LossFunction` is evaluated in chunks.
         params: the weights x, P floating numbers in all, by name or as one tensor; not modified.
-        radius: half-width eps of the box relative to |x_i| + 1, no unit, > 0.
+        radius: half-width eps of the box relative to |x_i| + 1, no unit, > 0; or several of them.
+        groups: "layer", or patterns of names by group name: measures each group with its box open and all other weights
+            held. The largest group is usually not as sharp as all together, and the groups do not add up.
         search: "robust" or "paper".
         iterations: L-BFGS-B iterations from each start, and ascent steps, >= 1.
         seed: of the signs that break ties.
+        only: patterns of names; the weights they match are measured, the others held.
         check: evaluate twice first and refuse a loss that is not deterministic. Switch it off only for one that differs
             in its last bits; noise larger than that is reported as sharpness.
+        memory_limit: bytes for the search and for the chunks that go through the network.
         listen: is told after every evaluation.
 
     Returns:
-        The climb with its searches and its cost.
+        The climb with its searches and its cost; a profile where several radii or groups were asked for.
 
     Raises:
         BadInput: an argument is out of range, or the loss is not deterministic, or not finite or not above -1 at the
@@ -157,120 +245,103 @@ def sharpness(
         Keskar et al. 2017, arXiv:1609.04836, Metric 2.1 with A = I. The paper says L-BFGS-B, 10 iterations; start,
         scaling and tolerances are not given there.
     """
-    began = time.perf_counter()
+    radii = (radius,) if isinstance(radius, int | float) else tuple(radius)
     tree = as_tree(params)
-    check_arguments(tree, radius, search, iterations)
-    function = as_loss_function(loss, params)
-    if check:
-        check_deterministic(function, tree)
-    centre = flatten(tree)
-    box, surface = Box.around(centre, radius), Surface(function, tree, listen)
-    first = surface.at(centre)
-    check_base(first.value)
-    if search == "paper":
-        found = [quasi_newton(Trail(surface, box, "point"), box, centre, first, scale=1.0, iterations=iterations)]
-    else:
-        found = robust_search(surface, box, first, iterations, seed)
-    return Sharpness(
-        **summary(found, first.value),
-        radius=radius,
-        search=search,
-        evaluations=surface.evaluations,
-        nonfinite=surface.nonfinite,
-        seconds=time.perf_counter() - began,
-        dtype=dtype_name(tree),
-        **measured_on(function),
-    )
+    check_search(search, iterations)
+    check_radii(radii)
+    with measuring(
+        *(loss, params),
+        passes="gradient",
+        vectors=doubles(tree, VECTORS),
+        only=only,
+        check=check,
+        memory_limit=memory_limit,
+    ) as session:
+        check_resolution(session.params, radii)
+        named = NO_GROUPS if groups is None else grouped(session.params, groups)
+        climber = Climber(session, search, iterations, seed, listen)
+        climbed = [climber.climb(r, group, names) for group, names in named.items() for r in radii]
+        conditions = session.conditions()
+    if groups is None and isinstance(radius, int | float):
+        return Sharpness(**climbed[0][0], conditions=conditions)
+    records = tuple(Sharpness(**found, conditions=replace(conditions, seconds=own)) for found, own in climbed)
+    return SharpnessProfile(records, climber.surface.evaluations, conditions)
 
 
-def check_arguments(tree: Params, radius: float, search: str, iterations: int) -> None:
-    """Refuse what cannot be searched.
+class Climber:
+    """Climbs from one point in several boxes; the point is evaluated once.
+
+    Args:
+        session: loss and weights.
+        search: how.
+        iterations: of each search.
+        seed: of the signs that break ties.
+        listen: is told after every evaluation.
+
+    Attributes:
+        surface: what is climbed, with the count of evaluations.
+
+    Raises:
+        BadInput: the loss at the point is not finite, or not above -1.
+    """
+
+    def __init__(self, session: Session, search: Search, iterations: int, seed: int, listen: Listener) -> None:
+        self._params, self._search, self._iterations = session.params, search, iterations
+        self._seed = stream(seed, "sharpness")
+        self.surface = Surface(session.loss, session.params, listen)
+        self._centre = flatten(session.params)
+        self._first = self.surface.at(self._centre)
+        check_base(self._first.value)
+
+    def climb(self, radius: float, group: str | None, names: Sequence[str]) -> tuple[dict[str, Any], float]:
+        """Search the box of some weights, or of all where there is no group: the record's fields, and seconds."""
+        began, spent, odd = time.perf_counter(), self.surface.evaluations, self.surface.nonfinite
+        ground: Landscape = self.surface
+        centre, first = self._centre, self._first
+        if group is not None:
+            index = positions(self._params, names)
+            ground = view = View(self.surface, Entries(centre, index))
+            centre, first = centre[index], view.seen(first)
+        box = Box.around(centre, radius)
+        found = search_box(ground, box, first, self._search, iterations=self._iterations, seed=self._seed)
+        facts = {
+            **summary(found, first.value),
+            "radius": radius,
+            "search": self._search,
+            "evaluations": 1 + self.surface.evaluations - spent,
+            "nonfinite": (not self._first.usable) + self.surface.nonfinite - odd,
+            "group": group,
+        }
+        return facts, time.perf_counter() - began
+
+
+def check_radii(radii: Sequence[float]) -> None:
+    """Refuse radii that give no box.
+
+    Args:
+        radii: of the boxes.
+
+    Raises:
+        BadInput: there is none, or one of them is not positive.
+    """
+    if not radii:
+        raise BadInput("radius holds no number; give a positive number or several, for example (5e-4, 1e-3)")
+    for radius in radii:
+        check_positive("radius", radius, "1e-3")
+
+
+def check_resolution(tree: Params, radii: Sequence[float]) -> None:
+    """Refuse radii that are lost in the rounding of the weights.
 
     Args:
         tree: the weights.
-        radius: of the box.
-        search: its name.
-        iterations: of each search.
+        radii: of the boxes.
 
     Raises:
-        BadInput: one of them is out of range; the message has its value.
+        BadInput: the smallest is below four times the relative spacing of their numbers.
     """
-    if search not in get_args(Search):
-        raise BadInput(f"search is {search!r}; choose one of {', '.join(get_args(Search))}")
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise BadInput(f"iterations is {iterations!r}; give a whole number of at least 1")
-    if not (math.isfinite(radius) and radius > 0):
-        raise BadInput(f"radius is {radius!r}; give a positive number, for example 1e-3")
-    if not is_finite(tree):
-        raise BadInput("params holds a weight that is not finite; measure a run that did not diverge")
-    if radius < 4 * resolution(tree):
+    if min(radii) < 4 * resolution(tree):
         raise BadInput(
-            f"radius is {radius!r}, which {dtype_name(tree)} cannot resolve (its relative spacing is "
+            f"radius is {min(radii)!r}, which {dtype_name(tree)} cannot resolve (its relative spacing is "
             f"{resolution(tree):.2g}); convert params to a finer dtype or give a larger radius"
         )
-
-
-def check_base(base: float) -> None:
-    """Refuse a point whose loss cannot be compared with.
-
-    Args:
-        base: the loss there, nats per sample.
-
-    Raises:
-        BadInput: it is not finite, or 1 + base is not positive.
-    """
-    if not math.isfinite(base):
-        raise BadInput(f"the loss is {base!r} at params; sharpness needs a point where it is finite")
-    if base <= -1:
-        raise BadInput(f"the loss is {base!r} at params; sharpness is relative to 1 + loss, which must be positive")
-
-
-def robust_search(surface: Surface, box: Box, first: Height, iterations: int, seed: int) -> list[Found]:
-    """Search from the point and from a corner, with the loss scaled by its gradient; then check by sign ascent."""
-    rng = np.random.default_rng(stream(seed, "sharpness"))
-    signs = tie_broken(first.gradient, rng)
-    known = bool(np.any(signs == np.sign(first.gradient)))
-    start, corner = box.corner(signs), Trail(surface, box, "corner" if known else "random corner")
-    there = corner.visit(start)
-    found = []
-    if first.scale:
-        point = Trail(surface, box, "point")
-        found.append(quasi_newton(point, box, box.centre, first, scale=first.scale, iterations=iterations))
-    scale = first.scale or there.scale
-    if scale:
-        found.append(quasi_newton(corner, box, start, there, scale=scale, iterations=iterations))
-    else:
-        found.append(corner.found(0))
-    found.append(sign_ascent(Trail(surface, box, "sign ascent"), box, first, rng, iterations))
-    return found
-
-
-def summary(found: list[Found], base: float) -> dict[str, Any]:
-    """Turn the peaks of the searches into percentages, the best of them, and how well they agree."""
-
-    def percent(peak: float) -> float:
-        return 100 * (peak - base) / (1 + base)
-
-    finite_first = sorted(found, key=lambda f: -math.inf if math.isnan(f.peak) else f.peak, reverse=True)
-    best, climb = finite_first[0], finite_first[0].peak - base  # one search always includes the point: climb >= 0
-    agreement = None
-    if len(found) > 1 and climb > 0:
-        second = finite_first[1].peak
-        agreement = 0.0 if math.isnan(second) else max(0.0, second - base) / climb
-    return {
-        "percent": percent(best.peak),
-        "base": base,
-        "peak": best.peak,
-        "starts": tuple(Start(f.name, percent(f.peak), f.iterations, f.evaluations, f.share_at_bound) for f in found),
-        "share_at_bound": best.share_at_bound if climb > 0 else 0.0,
-        "agreement": agreement,
-    }
-
-
-def json_safe(value: Any) -> Any:
-    """Replace numbers that JSON has no word for by None, and tuples by lists."""
-    if isinstance(value, dict):
-        return {key: json_safe(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [json_safe(part) for part in value]
-    return finite(value) if isinstance(value, float) else value
