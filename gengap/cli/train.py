@@ -44,6 +44,14 @@ def train(
     dtype: o.Dtype = None,
     memory_format: o.MemoryFormat = None,
     evaluations: o.Evaluations = 20,
+    snapshots: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep the weights at so many updates, evenly spaced in the logarithm, in snapshots/.",
+            min=2,
+            rich_help_panel=o.RUNNING,
+        ),
+    ] = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.", rich_help_panel=o.RUNNING)] = Path("results/train"),
@@ -83,6 +91,7 @@ def train(
     from gengap.core.recipe import Recipe
     from gengap.store.artefacts import save_arrays
     from gengap.sweeps.plan import check_left_over
+    from gengap.training.snapshots import Probe, SnapshotFolder
     from gengap.training.solo import train as run_training
 
     chosen: dict[str, Any] = {"batch_size": 32, **fields, **recipe_fields(fields, 20)}
@@ -92,8 +101,11 @@ def train(
     if dry_run:
         show_plan(made, whole, device, evaluations, json=json)
         return
+    how: dict[str, Any] = {"device": device, "evaluations": evaluations, "checkpoint": checkpoint}
+    if snapshots:
+        how["probe"] = Probe(SnapshotFolder(out / "snapshots"), count=snapshots)
     with Reporter(quiet) as reporter:
-        run = run_training(made, whole, device=device, evaluations=evaluations, checkpoint=checkpoint, listen=reporter)
+        run = run_training(made, whole, **how, listen=reporter)
     if run.outcome.kind == "interrupted":
         raise Interrupted(f"{run}; go on with --resume")
     for name, part in (("params", run.params), ("initial_params", run.initial_params), ("buffers", run.buffers)):

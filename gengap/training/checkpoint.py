@@ -1,6 +1,7 @@
 """The whole state of a run in one safetensors file: what resuming needs to go on to the same bits."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ def save(path: Path, identity: Identity, numbers: dict[str, Any], tensors: dict[
     Raises:
         OutOfSpace: the disk is full; the old checkpoint is still there.
     """
-    header = {"format": FORMAT, "identity": json.dumps(asdict(identity)), "numbers": json.dumps(numbers)}
+    write(path, {"format": FORMAT, "identity": json.dumps(asdict(identity)), "numbers": json.dumps(numbers)}, tensors)
+
+
+def write(path: Path, header: dict[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with a header to one file, whole or not at all."""
     apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as part:
         save_file(apart, part, metadata=header)
@@ -62,9 +67,7 @@ def load(path: Path, identity: Identity) -> tuple[dict[str, Any], dict[str, Tens
         BadInput: it belongs to another recipe or problem.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        header, tensors = read(path)
     except (SafetensorError, OSError) as error:
         raise DamagedFile(f"{path} is not a readable checkpoint ({error}); remove it to start the run anew") from error
     if header.get("format") != FORMAT:
@@ -74,6 +77,12 @@ def load(path: Path, identity: Identity) -> tuple[dict[str, Any], dict[str, Tens
         what = "recipe" if found.recipe != identity.recipe else "problem (network, loss or data)"
         raise BadInput(f"{path} belongs to another {what}; remove it, or name another checkpoint file")
     return json.loads(header["numbers"]), tensors
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read what `write` wrote: header and tensors."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:

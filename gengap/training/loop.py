@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from gengap.core.events import Listener, Progress
 from gengap.core.recipe import Recipe
 from gengap.core.seeds import stream
 from gengap.data.order import permutation
+from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
 from gengap.problem.problem import Problem
 from gengap.schedules.budget import evaluation_steps, plan
@@ -22,6 +23,7 @@ from gengap.schedules.lr import is_constant, learning_rate
 from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
 from gengap.training.interrupt import StopRequest
 from gengap.training.run import Cost, Outcome, Point, Run
+from gengap.training.snapshots import Probe, Showing, Snapshot
 from gengap.training.step import make_update
 
 BLOCK = 32  # updates between looks at the clock and at the losses, which on a GPU wait for the device
@@ -48,20 +50,29 @@ class Training:
         device: where the weights and the batches are.
         evaluations: measurements of train and test loss on the way, at most.
         listen: told of the progress.
+        probe: shown the weights on the way.
     """
 
     def __init__(
-        self, problem: Problem, recipe: Recipe, device: torch.device, *, evaluations: int, listen: Listener
+        self,
+        problem: Problem,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        evaluations: int,
+        listen: Listener,
+        probe: Probe | None = None,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
         self.problem, self.recipe, self.device, self.listen = problem, recipe, device, listen
         self.train = problem.samples("train").to(device, dtype)
         self.plan = plan(recipe, len(self.train))
         self.due = evaluation_steps(self.plan.steps, self.plan.per_epoch, evaluations)
+        self.showing = Showing(probe, self.plan.steps)
         self.model = problem.model(recipe.seed, device=device, dtype=dtype).train()
         if recipe.memory_format == "channels_last":
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.initial = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.initial = copies(self.model.named_parameters())
         self.optimizer = build(recipe, self.model.parameters())
         self.update = make_update(self.model, problem.loss, self.optimizer, recipe)
         self.scorers = [problem.loss_function("train"), problem.loss_function("test")]
@@ -90,6 +101,7 @@ class Training:
                 f"the loss of the untrained network is {start.train_loss} on the training set and {start.test_loss} "
                 f"on the test set; look for inputs that are not finite or outputs that overflow"
             )
+        self._show_if_due()
 
     def run(self, stop: StopRequest, pause: Callable[[], None]) -> None:
         """Train until the budget is used, the loss is not finite, or somebody asks to stop.
@@ -119,7 +131,7 @@ class Training:
             self.step += 1
             self.samples += size
             self.position += size
-            if len(self.pending) == BLOCK or stop.made or self.step == self._next_due():
+            if len(self.pending) == BLOCK or stop.made or self.step in {self._next_due(), self.showing.next}:
                 self._look()
                 self.seconds += time.perf_counter() - clock
                 if self.outcome is None:
@@ -153,6 +165,7 @@ class Training:
             self._evaluate()
         if self.outcome is None and self.step == self.plan.steps and self.recipe.budget.steps:
             self.outcome = Outcome("finished", self.step)
+        self._show_if_due()
 
     def _end_epoch(self) -> None:
         """Count the epoch, and decide whether it was the last."""
@@ -163,6 +176,8 @@ class Training:
             if self.history[-1].step != self.step:
                 self._evaluate()
             self.outcome = self.outcome or Outcome("finished", self.step, reason)
+            self.showing.end_at(self.step)
+            self._show_if_due()
         self.epoch += 1
         self.position, self.epoch_loss = 0, 0.0
 
@@ -203,6 +218,23 @@ class Training:
             self.outcome = diverged(self.step, train.loss)
         self.evaluation_seconds += time.perf_counter() - clock
 
+    def _show_if_due(self) -> None:
+        """Show the probe copies of the weights; what it draws at random does not count for the run."""
+        if self.step != self.showing.next or (self.outcome and self.outcome.kind == "diverged"):
+            return
+        clock = time.perf_counter()
+        shown = Snapshot(
+            step=self.step,
+            samples=self.samples,
+            params=copies(self.model.named_parameters()),
+            initial_params=copies(self.initial.items()),
+            buffers=copies(self.model.named_buffers()),
+            run=f"{self.recipe.key}/{self.problem.fingerprint}",
+        )
+        with kept():
+            self.showing.show(shown)
+        self.evaluation_seconds += time.perf_counter() - clock
+
     def _scheduled_lr(self) -> float:
         return learning_rate(self.recipe, self.samples, training=len(self.train), total=self.plan.samples)
 
@@ -223,9 +255,9 @@ class Training:
             recipe=self.recipe,
             outcome=stopped if self.interrupted or self.outcome is None else self.outcome,
             history=tuple(self.history),
-            params={name: p.detach().clone() for name, p in self.model.named_parameters()},
+            params=copies(self.model.named_parameters()),
             initial_params=self.initial,
-            buffers={name: b.detach().clone() for name, b in self.model.named_buffers()},
+            buffers=copies(self.model.named_buffers()),
             cost=Cost(self.seconds, self.evaluation_seconds, self.step, self.samples),
         )
 
@@ -248,12 +280,18 @@ class Training:
         self.best = math.inf if numbers["best"] is None else numbers["best"]
         self.history = [Point(**point) for point in numbers["history"]]
         self.due = [step for step in self.due if step > self.history[-1].step]
+        self.showing.go_on_from(self.step)
         self.outcome = Outcome(**numbers["outcome"]) if numbers["outcome"] else None
         model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
         match_layouts(self.optimizer)
         restore_random_state(tensors, self.device)
+
+
+def copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Copy tensors out of the graph."""
+    return {name: value.detach().clone() for name, value in named}
 
 
 def match_layouts(optimizer: Optimizer) -> None:

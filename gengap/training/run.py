@@ -67,7 +67,7 @@ class Cost:
 
     Attributes:
         seconds: time in updates.
-        evaluation_seconds: time measuring loss and accuracy on the way.
+        evaluation_seconds: time measuring loss and accuracy on the way, and in probes.
         steps: updates.
         samples: training samples used, repeats counted.
     """

@@ -1,7 +1,7 @@
 """`gengap.train`: one run, start to finish, on one device."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from gengap.training.checkpoint import Identity, load, save
 from gengap.training.interrupt import stop_on_interrupt
 from gengap.training.loop import Training
 from gengap.training.run import Run
+from gengap.training.snapshots import Probe, Snapshot, as_probe
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -27,6 +28,7 @@ def train(
     evaluations: int = 20,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = CHECKPOINT_SECONDS,
+    probe: Probe | Callable[[Snapshot], object] | None = None,
     listen: Listener = silent,
 ) -> Run:
     """Train a problem by a recipe.
@@ -44,6 +46,9 @@ def train(
         checkpoint: a file for the state of the run, written every `checkpoint_every` seconds, on Ctrl-C and at the end.
             If it is there already, the run goes on from it, to the same bits as if it had never stopped.
         checkpoint_every: seconds between checkpoints; 0: after every 32 updates.
+        probe: called with the weights on the way, at updates evenly spaced in the logarithm of time or as a `Probe` says;
+            `SnapshotFolder` keeps them on disk. The run has the same bits as without. A run that goes on from a checkpoint
+            does not show again what it showed before the checkpoint.
         listen: told of the progress.
 
     Returns:
@@ -52,7 +57,7 @@ def train(
 
     Raises:
         BadInput: the batch is larger than the training set, the loss of the untrained network is not finite, the device
-            is not there, or the checkpoint belongs to another run.
+            is not there, the checkpoint belongs to another run, or the probe asks for updates that are not made.
         OutOfSpace: a checkpoint does not fit the disk; the one before it is still there.
     """
     if evaluations < 1:
@@ -61,7 +66,8 @@ def train(
     resolved = recipe.resolved(len(problem.samples("train")))
     devices = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), stop_on_interrupt() as stop:
-        training = Training(problem, resolved, place, evaluations=evaluations, listen=listen)
+        shown = as_probe(probe)
+        training = Training(problem, resolved, place, evaluations=evaluations, listen=listen, probe=shown)
         keeper = Keeper(training, Path(checkpoint), checkpoint_every) if checkpoint is not None else None
         if keeper:
             keeper.resume(listen)
