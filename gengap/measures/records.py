@@ -71,9 +71,9 @@ def json_form(value: Any) -> Any:
 
 
 def holds_tensors(value: Any) -> bool:
-    """Tell whether something is a tensor, or a non-empty collection of tensors."""
+    """Tell whether something is a tensor, or a collection of nothing but tensors at any depth."""
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, tuple | list):
-        return bool(value) and all(isinstance(part, Tensor) for part in value)
+        return bool(value) and all(map(holds_tensors, value))
     return isinstance(value, Tensor)

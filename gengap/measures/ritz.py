@@ -106,9 +106,9 @@ class Subspace:
         values = every[chosen]
         rest = moved - torch.from_numpy(values).to(moved)[:, None] * vectors
         residuals = np.array([norm(r) for r in rest])
-        errors = errors_of(values, residuals, np.delete(every, chosen))
-        grain = 10 * torch.finfo(self._basis.dtype).eps * np.abs(every).max(initial=0)
-        excess = errors / np.maximum(rel_error * np.abs(values), max(grain, np.finfo(float).tiny))
+        grain = torch.finfo(self._basis.dtype).eps * np.abs(every).max(initial=0)
+        errors = errors_of(values, residuals, np.delete(every, chosen)) + grain
+        excess = errors / np.maximum(rel_error * np.abs(values), max(10 * grain, np.finfo(float).tiny))
         done = bool((excess <= 1).all()) or k == self._operator.size
         return Pairs(values, residuals, errors, vectors, rest[int(excess.argmax())], done)
 
