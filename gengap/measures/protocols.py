@@ -267,7 +267,7 @@ def check_differentiable(value: Tensor) -> None:
     """
     if not value.requires_grad:
         raise BadInput(
-            "the loss does not depend on the weights to measure in a way torch can differentiate; compute it from the tensors "
+            "the loss does not depend on params in a way torch can differentiate; compute it from the tensors "
             "passed in, without .detach(), .item() or torch.no_grad(), and measure weights that it uses"
         )
 

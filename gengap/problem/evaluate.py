@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gengap.core.errors import BadInput
 from gengap.problem.losses import Loss
-from gengap.problem.samples import Samples
+from gengap.problem.samples import Samples, Streamed
 from gengap.problem.trees import arguments, map_tensors
 
 Params = Mapping[str, Tensor]
@@ -43,23 +43,23 @@ class Chunk:
 
     Attributes:
         size: number of samples.
-        network: (params, inputs) to the outputs of the network.
+        network: (params, inputs) to the outputs of the network: one tensor, or whatever the loss of a user takes.
         loss: what compares outputs with targets.
         inputs: of the samples.
         targets: of the samples.
     """
 
     size: int
-    network: Callable[[Params, Any], Tensor]
+    network: Callable[[Params, Any], Any]
     loss: Loss
     inputs: Any
     targets: Tensor
 
-    def outputs(self, params: Params) -> Tensor:
+    def outputs(self, params: Params) -> Any:
         """Return what the network gives, shape (size, ...)."""
         return self.network(params, self.inputs)
 
-    def mean(self, outputs: Tensor) -> Tensor:
+    def mean(self, outputs: Any) -> Tensor:
         """Return the mean loss of such outputs, a scalar in float64: see `compared`."""
         return self.loss.mean(*compared(self.loss, outputs, self.targets))
 
@@ -77,7 +77,7 @@ class Chunk:
         return replace(self, size=count, inputs=inputs, targets=self.targets[:count])
 
 
-def compared(loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def compared(loss: Loss, outputs: Any, targets: Tensor) -> tuple[Any, Tensor]:
     """Give outputs and targets to a loss in float64, where the device has it and the loss is one of ours.
 
     The outputs of a network are few, and near a minimum 1 minus the probability of the right class has only the digits
@@ -107,6 +107,7 @@ class LossFunction:
     Attributes:
         buffers: buffers the network is evaluated with (the running statistics of batch norm among them).
         frozen: names of parameters that the model does not train; measures leave them where they are.
+        source: the data set that the samples were read from, where it might give others when read again.
     """
 
     def __init__(
@@ -126,10 +127,12 @@ class LossFunction:
             raise BadInput(f"batch_norm is {batch_norm!r}; choose one of {modes}")
         self._model, self._loss, self._samples, self._data = model.eval(), loss, samples, data
         named = dict(model.named_parameters())
-        self._names = frozenset(named)
+        self._shapes = {name: p.shape for name, p in named.items()}
         self.frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
         self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._mode: str = batch_norm if self._norms else "none"
+        self._check_norms()
+        self.source = samples if isinstance(samples, Streamed) else None
         self._statistics = statistics if statistics is not None else samples
         self._chunk = chunk or CHUNK
         if self._mode in {"batch", "recompute"}:
@@ -140,6 +143,11 @@ class LossFunction:
         self.buffers = {k: v.detach().clone() for k, v in (buffers or dict(model.named_buffers())).items()}
         if self._mode == "batch":
             self._forget_running_statistics()
+
+    def _check_norms(self) -> None:
+        for name, norm in self._norms.items():
+            if self._mode in {"running", "recompute"} and norm.running_mean is None:
+                raise BadInput(f"batch norm {name!r} keeps no running statistics; choose batch_norm='batch'")
 
     def _forget_running_statistics(self) -> None:
         # Without running statistics torch normalises with those of the batch, in eval mode too.
@@ -165,7 +173,7 @@ class LossFunction:
         """
         buffers = self._ready(params)
 
-        def network(p: Params, inputs: Any) -> Tensor:
+        def network(p: Params, inputs: Any) -> Any:
             return self._outputs(p, buffers, inputs)
 
         for inputs, targets in self._samples.batches(self._chunk):
@@ -210,7 +218,7 @@ class LossFunction:
             for inputs, targets in self._samples.batches(self._chunk):
                 outputs = self._outputs(params, buffers, inputs)
                 loss = loss + self._loss.mean(*compared(self._loss, outputs, targets)).double() * targets.shape[0]
-                right = self._loss.correct(outputs, targets)
+                right = self._loss.correct(outputs, targets) if isinstance(outputs, Tensor) else None
                 correct = None if right is None or correct is None else correct + right
         total = len(self._samples)
         return Score(float(loss) / total, None if correct is None else 100 * float(correct) / total, total)
@@ -241,6 +249,10 @@ class LossFunction:
             "batch_size": self._chunk if self._mode in {"batch", "recompute"} else None,
         }
 
+    def changed_sample(self) -> int | None:
+        """Return the index of a sample of the data set that differs between two readings, or None; see `Streamed`."""
+        return None if self.source is None else self.source.changed()
+
     def with_buffers(self, buffers: Params) -> "LossFunction":
         """Evaluate with other buffers from now on (without effect on batch statistics); returns itself."""
         for name in self.buffers:
@@ -256,13 +268,8 @@ class LossFunction:
         Returns:
             The buffers to evaluate with.
 
-        Raises:
-            BadInput: a weight of the network is missing: its value would be that of an untrained one.
         """
-        if missing := sorted(self._names - params.keys()):
-            raise BadInput(
-                f"params lacks {missing[0]!r}, a weight of the network; give all of them, frozen ones too, by name"
-            )
+        self._check_names(params)
         example = next(p for p in params.values() if p.is_floating_point())
         self._samples = self._samples.to(example.device, example.dtype)
         buffers = {
@@ -270,9 +277,35 @@ class LossFunction:
             for k, v in self.buffers.items()
         }
         if self._mode == "recompute":
+            buffers = {k: v.clone() for k, v in buffers.items()}  # batch norm counts its batches in place
             self._statistics = self._statistics.to(example.device, example.dtype)
             self._recompute(params, buffers)
         return buffers
+
+    def _check_names(self, params: Params) -> None:
+        """Refuse what are no weights of the network; torch would use an untrained weight, or leave one aside.
+
+        Args:
+            params: weights by name.
+
+        Raises:
+            BadInput: a name is missing or unknown, or a shape is another.
+        """
+        if missing := sorted(self._shapes.keys() - params.keys()):
+            raise BadInput(
+                f"params lacks {missing[0]!r}, a weight of the network; give all of them, frozen ones too, by name"
+            )
+        for name, p in params.items():
+            if name not in self._shapes:
+                raise BadInput(
+                    f"params holds {name!r}, which is no weight of the network; give dict(model.named_parameters()), and "
+                    f"buffers apart"
+                )
+            if p.shape != self._shapes[name]:
+                own, given = tuple(self._shapes[name]), tuple(p.shape)
+                raise BadInput(
+                    f"params[{name!r}] has shape {given}, and the network's {own}; give weights of the same network"
+                )
 
     def _recompute(self, params: Params, buffers: dict[str, Tensor]) -> None:
         """Fill `buffers` with the sample-weighted mean of the statistics of the training set's chunks."""
@@ -293,9 +326,9 @@ class LossFunction:
             norm.eval()
             norm.momentum = momentum[name]
 
-    def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Tensor:
+    def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Any:
         args, kwargs = arguments(inputs)
-        return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)  # type: ignore[no-any-return]
+        return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)
 
 
 def even_size(samples: int, limit: int | None) -> int:

@@ -36,7 +36,14 @@ class Loss:
         """Return the loss of every sample, shape (B,), differentiable; their mean is `mean(outputs, targets)`."""
         if self.each is not None:
             return self.each(outputs, targets)
-        return vmap(lambda o, t: self.mean(o.unsqueeze(0), t.unsqueeze(0)))(outputs, targets)
+
+        def alone(output: Tensor, target: Tensor) -> Tensor:
+            return self.mean(output.unsqueeze(0), target.unsqueeze(0))
+
+        try:
+            return vmap(alone)(outputs, targets)
+        except RuntimeError:  # a user's loss may look at values, which vmap cannot follow
+            return torch.stack([alone(o, t) for o, t in zip(outputs, targets, strict=True)])
 
 
 def largest_is_target(outputs: Tensor, targets: Tensor) -> Tensor | None:

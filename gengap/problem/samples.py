@@ -1,8 +1,9 @@
 """The samples of one split, in memory or streamed; both give the same batches for the same order."""
 
 import hashlib
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,10 @@ from gengap.core.errors import BadInput
 from gengap.problem.trees import Tree, cast, leaves, map_tensors, split
 
 Batch = tuple[Tree, Tensor]
+Collate = Callable[[Sequence[Any]], Batch]
 GATHER = 4096  # samples copied at once when shuffling: large enough to hide the call, small enough for the cache
 FINGERPRINT = 64  # samples of a streamed set that are hashed
+REREAD = 64  # samples that are read twice to find out whether they change: a flip with chance 1/2 hides once in 2^64
 UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -86,10 +89,23 @@ class InMemory:
 
 
 class Streamed:
-    """Samples read from a data set each time they are needed."""
+    """Samples read from a data set each time they are needed.
 
-    def __init__(self, dataset: "Dataset[Any]", device: torch.device, dtype: torch.dtype | None = None) -> None:
-        self.dataset, self.device, self.dtype = dataset, device, dtype
+    Args:
+        dataset: map-style.
+        device: where batches are placed.
+        dtype: of their floating tensors; None leaves them as they are.
+        join: makes a batch from a list of samples; by default they are stacked.
+    """
+
+    def __init__(
+        self,
+        dataset: "Dataset[Any]",
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        join: "Collate | None" = None,
+    ) -> None:
+        self.dataset, self.device, self.dtype, self.join = dataset, device, dtype, join or collate
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -99,9 +115,30 @@ class Streamed:
         indices = torch.arange(len(self)) if order is None else order
         rows = [block.tolist() for block in indices.split(size)]
         # A generator of its own: a DataLoader would otherwise draw from the global one and shift the dropout masks.
-        loader = DataLoader(self.dataset, batch_sampler=rows, collate_fn=collate, generator=torch.Generator())
+        loader = DataLoader(self.dataset, batch_sampler=rows, collate_fn=self.join, generator=torch.Generator())
         for inputs, targets in loader:
             yield self._place(inputs), self._place(targets)
+
+    def changed(self) -> int | None:
+        """Read some samples twice, spread evenly.
+
+        Returns:
+            The index in the data set of the first that differs, as random augmentation makes it; None where all agree.
+        """
+        some = torch.linspace(0, len(self) - 1, min(len(self), REREAD)).long()
+        once, twice = (next(iter(self.batches(len(some), some))) for _ in range(2))
+        differ = torch.zeros(len(some), dtype=torch.bool)
+        for a, b in zip([*leaves(once[0]), once[1]], [*leaves(twice[0]), twice[1]], strict=True):
+            unlike = torch.ones(len(some)) if a.shape != b.shape else rows_unlike(a, b)
+            differ |= unlike.bool()
+        return self.place_of(int(some[int(differ.nonzero()[0])])) if differ.any() else None
+
+    def place_of(self, index: int) -> int:
+        """Return the index that a sample has in the data set behind all subsets."""
+        dataset = self.dataset
+        while isinstance(dataset, Subset):
+            index, dataset = int(dataset.indices[index]), dataset.dataset
+        return index
 
     def _place(self, tree: Tree) -> Tree:
         if self.dtype is None:
@@ -110,11 +147,11 @@ class Streamed:
 
     def subset(self, indices: Tensor) -> "Streamed":
         """Restrict the data set to these indices."""
-        return Streamed(Subset(self.dataset, indices.tolist()), self.device, self.dtype)
+        return Streamed(Subset(self.dataset, indices.tolist()), self.device, self.dtype, self.join)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Streamed":
         """Place batches on another device as they are read."""
-        return Streamed(self.dataset, device, dtype)
+        return Streamed(self.dataset, device, dtype, self.join)
 
     def fingerprint(self) -> str:
         """Hash the length and some samples spread evenly: reading all of what does not fit memory takes too long."""
@@ -123,6 +160,11 @@ class Streamed:
             torch.manual_seed(0)  # holds augmentation that draws from torch still
             inputs, targets = next(iter(self.subset(some).batches(len(some))))
         return f"{len(self)}-{InMemory(inputs, targets).fingerprint()}"
+
+
+def rows_unlike(a: Tensor, b: Tensor) -> Tensor:
+    """Tell for each sample whether two readings of it differ, nan being equal to nan, shape (B,)."""
+    return ((a != b) & ~(a.isnan() & b.isnan())).flatten(1).any(1).cpu() if a.ndim > 1 else (a != b).cpu()
 
 
 def collate(items: Sequence[Any]) -> Batch:
@@ -186,12 +228,18 @@ def read_dataset(dataset: Any, which: str, limit: int) -> Samples:
             "convert it in the data set"
         ) from error
     streamed = Streamed(dataset, torch.device("cpu"))
-    if size * total > limit:
-        return streamed
+    return streamed if size * total > limit else in_memory(streamed)
+
+
+def in_memory(streamed: Streamed) -> Samples:
+    """Read a data set once; give it back as it is where its batches are padded to different shapes."""
     parts = list(streamed.batches(256))
-    inputs = [leaves(x) for x, _ in parts]
-    columns = iter([torch.cat(column) for column in zip(*inputs, strict=True)])
-    return InMemory(map_tensors(lambda _: next(columns), parts[0][0]), torch.cat([y for _, y in parts]))
+    rows = [[*leaves(inputs), targets] for inputs, targets in parts]
+    if len({tuple(leaf.shape[1:] for leaf in row) for row in rows}) > 1:
+        return streamed
+    *inputs, targets = (torch.cat(column) for column in zip(*rows, strict=True))
+    columns = iter(inputs)
+    return InMemory(map_tensors(lambda _: next(columns), parts[0][0]), targets)
 
 
 def parse_bytes(size: str | float) -> int:
@@ -204,9 +252,11 @@ def parse_bytes(size: str | float) -> int:
         Bytes.
 
     Raises:
-        BadInput: the text is no size.
+        BadInput: the text is no size, or the number is negative or not finite.
     """
     if isinstance(size, int | float):
+        if not 0 <= size < math.inf:
+            raise BadInput(f"memory_limit is {size!r}; give a number of bytes, or a text such as '4 GiB'")
         return int(size)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)\s*", size, re.IGNORECASE)
     if not match:
