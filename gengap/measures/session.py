@@ -21,6 +21,7 @@ from gengap.measures.protocols import (
     PlainFunction,
     SamplePiece,
     as_loss_function,
+    check_differentiable,
     measured_on,
 )
 from gengap.measures.random_state import kept
@@ -223,6 +224,8 @@ def pass_over(piece: SamplePiece, params: Mapping[str, Tensor], passes: Pass, co
         own = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             value = few(own)
+            if passes != "value":
+                check_differentiable(value)
             if passes != "product":
                 return value
             return torch.autograd.grad(value, list(own.values()), create_graph=True, allow_unused=True)
