@@ -1,15 +1,16 @@
 """How far weights have moved from where they began."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import finite
 from gengap.measures.protocols import Params
+from gengap.measures.records import Record
 from gengap.measures.trees import as_tree, check_same_layout, dtype_name
 
 
@@ -29,13 +30,15 @@ class Trained(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Distance:
+class Distance(Record):
     """Euclidean distance from the start.
 
     Attributes:
         from_init: L2 norm of the difference over all weights, in units of a weight.
         relative: from_init over the norm of the start; None where the start is zero.
         norm: L2 norm of the weights themselves.
+        growth: norm over the norm of the start, no unit; None where the start is zero.
+        angle: between the weights and their start, seen from the origin, in degrees, 0 to 180; None where one is zero.
         per_layer: L2 norm of the difference of each tensor, by name; their squares add up to from_init squared.
         dtype: of the weights; differences and sums are float64.
         bound: "exact", up to float64 rounding.
@@ -44,20 +47,17 @@ class Distance:
     from_init: float
     relative: float | None
     norm: float
+    growth: float | None
+    angle: float | None
     per_layer: dict[str, float]
     dtype: str
     bound: str = "exact"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the JSON form; what is not a finite number is null."""
-        layers = {name: finite(x) for name, x in self.per_layer.items()}
-        numbers = {"from_init": finite(self.from_init), "norm": finite(self.norm), "per_layer": layers}
-        relative = None if self.relative is None else finite(self.relative)
-        return {**asdict(self), **numbers, "relative": relative}
-
     def __str__(self) -> str:
         relative = "" if self.relative is None else f" ({self.relative:.4g} of the norm at the start)"
-        return f"{self.from_init:.4g} from the start{relative}, norm {self.norm:.4g}"
+        growth = "" if self.growth is None else f" ({self.growth:.4g} times that at the start)"
+        angle = "" if self.angle is None else f", {self.angle:.3g}° from its direction"
+        return f"{self.from_init:.4g} from the start{relative}, norm {self.norm:.4g}{growth}{angle}"
 
 
 def distance(params: Trained | Params | Tensor, initial: Params | Tensor | None = None) -> Distance:
@@ -80,9 +80,16 @@ def distance(params: Trained | Params | Tensor, initial: Params | Tensor | None 
     check_same_layout(end, start, ("params", "initial"))
     layers = {name: norm(p.double() - start[name].to(p.device).double()) for name, p in end.items()}
     from_init = math.hypot(*layers.values())
-    origin = math.hypot(*map(norm, start.values()))
-    relative = from_init / origin if origin else None
-    return Distance(from_init, relative, math.hypot(*map(norm, end.values())), layers, dtype_name(end))
+    length, origin = tree_norm(end), tree_norm(start)
+    return Distance(
+        from_init=from_init,
+        relative=from_init / origin if origin else None,
+        norm=length,
+        growth=length / origin if origin else None,
+        angle=angle(end, start),
+        per_layer=layers,
+        dtype=dtype_name(end),
+    )
 
 
 def distance_ratio(small: Distance, large: Distance) -> float:
@@ -101,6 +108,48 @@ def distance_ratio(small: Distance, large: Distance) -> float:
     if not large.from_init:
         raise BadInput("the large-batch run did not move from its start (distance 0); there is no ratio")
     return small.from_init / large.from_init
+
+
+def displacement_angle(first: Trained, second: Trained) -> float | None:
+    """Measure the angle between the ways that two runs have gone, each from its own start.
+
+    In a space of P dimensions two ways drawn at random differ by 90 degrees, give or take 57 / sqrt(P).
+
+    Args:
+        first: a run, or anything with `params` and `initial_params`.
+        second: another run of the same network, or another moment of the same run.
+
+    Returns:
+        Degrees, 0 to 180; None where one of them has not moved. Costs two passes over the weights.
+
+    Raises:
+        BadInput: the two are not of one network.
+    """
+    ways = []
+    for run in (first, second):
+        end, start = both_ends(run, None)
+        check_same_layout(end, start, ("params", "initial_params"))
+        ways.append(difference(end, start))
+    check_same_layout(*ways, ("first", "second"))
+    return angle(*ways)
+
+
+def difference(end: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Subtract trees of one layout, in float64."""
+    return {name: p.double() - start[name].to(p.device).double() for name, p in end.items()}
+
+
+def angle(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
+    """Return the angle between two trees of one layout in degrees, or None where one is zero.
+
+    The form of Kahan, 2 atan2(|u - v|, |u + v|) of the unit vectors: the cosine would lose small angles to rounding.
+    """
+    lengths = tree_norm(a), tree_norm(b)
+    if not all(lengths):
+        return None
+    units = ((p.double() / lengths[0], b[name].to(p.device).double() / lengths[1]) for name, p in a.items())
+    apart, along = zip(*((norm(u - v), norm(u + v)) for u, v in units), strict=True)
+    return math.degrees(2 * math.atan2(math.hypot(*apart), math.hypot(*along)))
 
 
 def both_ends(params: Any, initial: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -123,6 +172,11 @@ def both_ends(params: Any, initial: Any) -> tuple[dict[str, Tensor], dict[str, T
     if initial is None:
         raise BadInput("initial is missing; give the weights at the start, or a run that has initial_params")
     return as_tree(params), as_tree(initial, "initial")
+
+
+def tree_norm(tree: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm over all tensors."""
+    return math.hypot(*map(norm, tree.values()))
 
 
 def norm(p: Tensor) -> float:

@@ -1,4 +1,4 @@
-# Oracles: Pythagorean triples, and exact rational arithmetic (fractions) for the sums.
+# Oracles: Pythagorean triples, exact rational arithmetic (fractions) for the sums, and angles in a plane.
 import json
 import math
 from fractions import Fraction
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gengap.core.errors import BadInput
-from gengap.measures.distance import distance, distance_ratio
+from gengap.measures.distance import displacement_angle, distance, distance_ratio
 
 START = {"a": torch.tensor([[3.0, 0.0], [0.0, 4.0]]), "b": torch.tensor([12.0])}
 END = {"a": torch.tensor([[3.0, 3.0], [4.0, 4.0]]), "b": torch.tensor([24.0])}
@@ -45,7 +45,7 @@ def test_order_of_names_and_gradients_do_not_matter():
 
 def test_a_start_at_zero_has_no_relative_distance():
     found = distance(END, {name: torch.zeros_like(p) for name, p in END.items()})
-    assert found.relative is None
+    assert (found.relative, found.growth, found.angle) == (None, None, None)
     assert found.from_init == found.norm
     assert "norm" in str(found)
 
@@ -63,6 +63,34 @@ def test_ratio_of_small_over_large():
     assert distance_ratio(far, near) == 2.0
     with pytest.raises(BadInput, match="did not move"):
         distance_ratio(far, distance(END, END))
+
+
+ANGLES = [0, 1e-7, 1, 45, 90, 179.9999999, 180]
+
+
+@pytest.mark.parametrize("degrees", ANGLES)
+def test_angle_and_growth_in_a_plane(degrees):
+    turn = math.radians(degrees)
+    start = {"a": torch.tensor([3.0], dtype=torch.float64), "b": torch.tensor([0.0, 0.0], dtype=torch.float64)}
+    end = {
+        "a": 5 * torch.tensor([math.cos(turn)], dtype=torch.float64),
+        "b": 5 * torch.tensor([0.0, math.sin(turn)], dtype=torch.float64),
+    }
+    found = distance(end, start)
+    assert found.angle == pytest.approx(degrees, rel=1e-8, abs=1e-12)
+    assert found.growth == pytest.approx(5 / 3, rel=1e-15)
+    assert found.from_init == pytest.approx(math.sqrt(25 + 9 - 30 * math.cos(turn)), rel=1e-14)
+
+
+def test_ways_of_two_runs():
+    first = SimpleNamespace(params=torch.tensor([2.0, 5.0]), initial_params=torch.tensor([2.0, 1.0]))
+    second = SimpleNamespace(params=torch.tensor([4.0, 4.0]), initial_params=torch.tensor([1.0, 1.0]))
+    assert displacement_angle(first, second) == pytest.approx(45, rel=1e-14)
+    assert displacement_angle(second, second) == 0
+    still = SimpleNamespace(params=first.params, initial_params=first.params)
+    assert displacement_angle(first, still) is None
+    with pytest.raises(BadInput, match="first and second are not of one network"):
+        displacement_angle(first, SimpleNamespace(params=END, initial_params=START))
 
 
 @pytest.mark.parametrize(
