@@ -1,8 +1,8 @@
 """Squared norms of the gradients of single backward passes, read before they are added up in `.grad`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,18 +23,53 @@ class Leaf:
     """A parameter under a hook.
 
     Attributes:
+        index: its number.
         parameter: which.
         probes: indices of its probed entries in the flattened tensor, on its device.
-        places: where they stand among those of all leaves.
         passes: gradients seen.
         first: the gradient of a part of the loss, where `see_first_part` saw one.
     """
 
+    index: int
     parameter: Tensor
     probes: Tensor
-    places: Tensor
     passes: int = 0
     first: Tensor | None = None
+
+
+class Sums:
+    """What is added up over backward passes, in tensors that are made once.
+
+    Small tensors that are made and kept between the large ones of a backward pass cost more than they seem to: the
+    allocator then returns the large ones to the system, and all their pages are faulted in again at every step.
+
+    Args:
+        leaves: of which.
+        device: where the sums are.
+        dtype: of the sums.
+
+    Attributes:
+        squares: squared norms of each leaf, shape (leaves,).
+        entries: probed entries of all leaves, shape (Q,).
+    """
+
+    def __init__(self, leaves: Sequence[Leaf], device: torch.device, dtype: torch.dtype) -> None:
+        self.squares = torch.zeros(len(leaves), device=device, dtype=dtype)
+        self.entries = torch.zeros(sum(leaf.probes.numel() for leaf in leaves), device=device, dtype=dtype)
+        self._square = self.squares.unbind()
+        self._entries = self.entries.split([leaf.probes.numel() for leaf in leaves])
+
+    def add(self, i: int, norm: Tensor, entries: Tensor | None) -> None:
+        """Add the gradient of the i-th leaf."""
+        wide = norm.to(self.squares.device, self.squares.dtype)
+        self._square[i].addcmul_(wide, wide)
+        if entries is not None:
+            self._entries[i].add_(entries.to(self.entries.device))
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.squares.zero_()
+        self.entries.zero_()
 
 
 class GradientTap:
@@ -57,12 +92,12 @@ class GradientTap:
         self._parameters = checked(model)
         self._timing, self._metric = timing, metric
         self.device = self._parameters[0].device
-        self._wide = torch.float32 if self.device.type == "mps" else torch.float64
         self.is_open = self._muted = False
         self._handles: list[Any] = []
-        self._every_leaf, self._probes = leaves_of(self._parameters)
-        self._leaves: list[Leaf] = []  # under a hook
-        self._seen = Sums()
+        self._watched: list[Leaf] = []
+        self._leaves = [Leaf(i, p, spread(p)) for i, p in enumerate(self._parameters)]
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self._seen, self._whole = (Sums(self._leaves, self.device, dtype) for _ in range(2))
 
     @property
     def resolution(self) -> float:
@@ -72,7 +107,7 @@ class GradientTap:
     @property
     def passes(self) -> int:
         """Backward passes seen since the tap was opened."""
-        return max((leaf.passes for leaf in self._leaves), default=0)
+        return max((leaf.passes for leaf in self._watched), default=0)
 
     def open(self) -> None:
         """Put the hooks in place and forget what was seen.
@@ -83,18 +118,18 @@ class GradientTap:
         self.close()
         if (device := self._parameters[0].device) != self.device:
             raise BadInput(f"the parameters moved from {self.device} to {device}; make the monitor afterwards")
-        self._leaves = [leaf for leaf in self._every_leaf if leaf.parameter.requires_grad]
-        self._handles = [leaf.parameter.register_hook(self._hook(leaf)) for leaf in self._leaves]
+        self._watched = [leaf for leaf in self._leaves if leaf.parameter.requires_grad]
+        self._handles = [leaf.parameter.register_hook(self._hook(leaf)) for leaf in self._watched]
+        self._seen.clear()
         self.is_open = True
 
     def close(self) -> None:
         """Take the hooks away."""
         for handle in self._handles:
             handle.remove()
-        for leaf in self._leaves:
+        for leaf in self._watched:
             leaf.passes, leaf.first = 0, None
-        self._handles, self._leaves, self._seen = [], [], Sums()
-        self.is_open = False
+        self._handles, self._watched, self.is_open = [], [], False
 
     def see_first_part(self, loss: Tensor) -> None:
         """Count the gradient of a part of the loss as a pass, and the rest of the next backward pass as another.
@@ -104,14 +139,13 @@ class GradientTap:
         Args:
             loss: a scalar, the part; its graph is kept.
         """
-        leaves = self._leaves
-        parameters = [leaf.parameter for leaf in leaves]
+        parameters = [leaf.parameter for leaf in self._watched]
         self._muted = True  # torch.autograd.grad runs the hooks too
         try:
             found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         finally:
             self._muted = False
-        for leaf, gradient in zip(leaves, found, strict=True):
+        for leaf, gradient in zip(self._watched, found, strict=True):
             leaf.first = gradient
             if gradient is not None:
                 self._record(leaf, gradient)
@@ -119,7 +153,7 @@ class GradientTap:
     @torch.no_grad()
     def seen(self) -> Tensor:
         """Give the sum of squares over all passes and, after it, the probed entries added up; shape (1 + Q,)."""
-        return torch.cat([self._squares(self._seen)[None], self._probed(self._seen)])
+        return torch.cat([self._seen.squares.sum(0, keepdim=True), self._seen.entries])
 
     @torch.no_grad()
     def compare(self, probed: Tensor) -> Tensor:
@@ -131,12 +165,13 @@ class GradientTap:
         Returns:
             |g|^2 of the whole, then of the probed entries s and those of the whole t: s.s, s.t and t.t; shape (4,).
         """
-        sums = Sums()
-        for leaf in self._leaves:
+        whole = self._whole
+        whole.clear()
+        for leaf in self._watched:
             if (gradient := leaf.parameter.grad) is not None:
-                self._add(sums, leaf, gradient)
-        whole = self._probed(sums)
-        return torch.stack([self._squares(sums), probed @ probed, probed @ whole, whole @ whole])
+                self._add(whole, leaf, gradient)
+        t = whole.entries
+        return torch.stack([whole.squares.sum(), probed @ probed, probed @ t, t @ t])
 
     def _hook(self, leaf: Leaf) -> Callable[[Tensor], None]:
         """Make the hook of a leaf."""
@@ -153,12 +188,10 @@ class GradientTap:
         leaf.passes += 1
         self._add(self._seen, leaf, gradient)
 
-    def _add(self, sums: "Sums", leaf: Leaf, gradient: Tensor) -> None:
+    def _add(self, sums: Sums, leaf: Leaf, gradient: Tensor) -> None:
         """Add the norm and the probed entries of a gradient; a sparse one has no entry to look up cheaply."""
-        sums.norms.append(self._norm(leaf.parameter, gradient))
-        if not gradient.is_sparse:
-            sums.entries.append(gradient.take(leaf.probes))
-            sums.places.append(leaf.places)
+        entries = None if gradient.is_sparse else gradient.take(leaf.probes)
+        sums.add(leaf.index, self._norm(leaf.parameter, gradient), entries)
 
     def _norm(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """Return the norm of a gradient, in float32 or wider."""
@@ -168,50 +201,17 @@ class GradientTap:
             gradient = gradient.coalesce().values()  # a row that was met twice has one gradient, the sum
         dtype = torch.promote_types(gradient.dtype, torch.float32)
         if gradient.numel() > LONG and gradient.ndim > 1:
-            gradient = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.ndim)), dtype=dtype)
+            outer = max(range(gradient.ndim), key=gradient.stride)  # what lies together in memory is summed together
+            inner = tuple(i for i in range(gradient.ndim) if i != outer)
+            gradient = torch.linalg.vector_norm(gradient, dim=inner, dtype=dtype)
         norm: Tensor = torch.linalg.vector_norm(gradient, dtype=dtype)
         return norm
 
-    def _squares(self, sums: "Sums") -> Tensor:
-        """Return the sum of squared norms, a scalar."""
-        return joined(sums.norms, self.device, self._wide).square().sum()
 
-    def _probed(self, sums: "Sums") -> Tensor:
-        """Return the probed entries added up by place, shape (Q,)."""
-        total = torch.zeros(self._probes, dtype=self._wide, device=self.device)
-        if sums.places:
-            places = torch.cat(sums.places).to(self.device, non_blocking=True)
-            total.index_add_(0, places, joined(sums.entries, self.device, self._wide))
-        return total
-
-
-@dataclass(slots=True)
-class Sums:
-    """What is to be added up, one entry for each tensor and pass."""
-
-    norms: list[Tensor] = field(default_factory=list)
-    entries: list[Tensor] = field(default_factory=list)
-    places: list[Tensor] = field(default_factory=list)
-
-
-def joined(tensors: list[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Flatten tensors into one vector, wherever and of whatever precision they are."""
-    if not tensors:
-        return torch.zeros(0, device=device, dtype=dtype)
-    if len({(t.device, t.dtype) for t in tensors}) > 1:
-        tensors = [t.to(device, dtype) for t in tensors]
-    return torch.cat([t.reshape(-1) for t in tensors]).to(device, dtype)
-
-
-def leaves_of(parameters: list[Tensor]) -> tuple[list[Leaf], int]:
-    """Choose a few entries of every parameter, evenly apart; give the leaves and the number of entries."""
-    leaves, start = [], 0
-    for p in parameters:
-        number = min(p.numel(), PROBES)
-        probes = torch.arange(number, device=p.device) * (p.numel() // number)
-        leaves.append(Leaf(p, probes, torch.arange(start, start + number)))
-        start += number
-    return leaves, start
+def spread(p: Tensor) -> Tensor:
+    """Choose indices of a few entries, evenly apart."""
+    number = min(p.numel(), PROBES)
+    return torch.arange(number, device=p.device) * (p.numel() // number)
 
 
 def checked(model: nn.Module | Iterable[Tensor]) -> list[Tensor]:

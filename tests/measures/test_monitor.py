@@ -1,58 +1,15 @@
 # Oracles: gradients drawn from a normal distribution with known mean and covariance; a naive twin that takes the gradient
-# of every part with torch.autograd.grad and adds squares up in Python; the same training without a monitor.
+# of every part with torch.autograd.grad and adds squares up in Python.
 import copy
-import io
-import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from monitor_networks import ALWAYS, Drawn, Everything, data, fresh, train
 from torch import nn
 
-from gengap.core.errors import BadInput
 from gengap.measures.monitor import NoiseScaleMonitor
-
-ALWAYS = {"max_overhead": 1.0}
-
-
-class Drawn(nn.Module):
-    """A linear loss: its gradient is the mean of the inputs, whatever the weights."""
-
-    def __init__(self, size=32):
-        super().__init__()
-        self.theta = nn.Parameter(torch.zeros(size, dtype=torch.float64))
-
-    def forward(self, x):
-        return x @ self.theta
-
-
-class Everything(nn.Module):
-    """Tied, frozen, unused and embedded weights."""
-
-    def __init__(self, sparse=False):
-        super().__init__()
-        self.embedding = nn.Embedding(7, 5, sparse=sparse)
-        self.first = nn.Linear(5, 5)
-        self.second = nn.Linear(5, 3)
-        self.tied = self.first.weight
-        self.frozen = nn.Parameter(torch.ones(5), requires_grad=False)
-        self.unused = nn.Parameter(torch.ones(4))
-
-    def forward(self, x):
-        h = torch.tanh(self.first(self.embedding(x))) * self.frozen
-        return self.second(torch.tanh(h @ self.tied))
-
-
-def data(samples=24, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(7, (samples,), generator=rng), torch.randint(3, (samples,), generator=rng)
-
-
-def fresh(make, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
 
 
 def estimates(parts, weights, sizes):
@@ -72,9 +29,6 @@ def gradient(model, loss):
 
 def of_history(monitor):
     return [(o.squared_gradient_norm, o.trace_covariance) for o in monitor.history]
-
-
-# ---- unbiased ----
 
 
 @pytest.mark.parametrize("way", ["even", "uneven", "halves"])
@@ -106,9 +60,6 @@ def test_parts_are_unbiased_for_gradients_that_are_drawn(way):
     assert low < reading.simple.value < high
     assert reading.simple.stderr < 0.06 * ratio
     assert reading.at_least == low
-
-
-# ---- the naive twin ----
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
@@ -167,14 +118,6 @@ def test_long_tensors_are_summed_without_losing_digits():
     assert of_history(monitor)[0] == pytest.approx((norm, trace), rel=2e-6, abs=1e-7 * trace)
 
 
-def train(model, monitor, x, *, steps, passes=2):
-    for _ in range(steps):
-        for part in x.chunk(passes):
-            (model(part).square().mean() / passes).backward()
-        monitor.step(len(x))
-        model.zero_grad()
-
-
 def test_two_passes_say_what_two_halves_say():
     x, y = data()
     found = []
@@ -191,6 +134,37 @@ def test_two_passes_say_what_two_halves_say():
             model.zero_grad()
         found += of_history(monitor)
     assert found[0] == pytest.approx(found[1], rel=1e-10)
+
+
+def test_a_loop_may_go_over_from_halves_to_passes():
+    x, y = data()
+    model = fresh(Everything).double()
+    monitor = NoiseScaleMonitor(model, **ALWAYS)
+    for i in range(6):
+        if i < 5:
+            monitor.backward(F.cross_entropy(model(x), y, reduction="none"))
+        else:
+            for a, b in zip(x.chunk(2), y.chunk(2), strict=True):
+                (F.cross_entropy(model(a), b) / 2).backward()
+            monitor.step(24)
+        model.zero_grad()
+    first, _, last = of_history(monitor)
+    assert last == pytest.approx(first, rel=1e-10)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_norms_do_not_depend_on_the_layout(order):
+    rng = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(40, 50, 60, generator=rng) for _ in range(2)]
+    norm, trace = estimates(gradients, [0.5, 0.5], [4, 4])
+    p = nn.Parameter(torch.zeros(40, 50, 60).permute(order))
+    monitor = NoiseScaleMonitor([p], **ALWAYS)
+    for _ in range(4):
+        for g in gradients:
+            (p * g.permute(order) / 2).sum().backward()
+        monitor.step(8)
+        p.grad = None
+    assert of_history(monitor)[0] == pytest.approx((norm, trace), rel=2e-6, abs=1e-7 * trace)
 
 
 def test_autocast_to_bfloat16_is_the_naive_twin():
@@ -283,245 +257,3 @@ def test_a_part_of_the_network_can_be_measured_alone():
     norms, traces = zip(*(of_history(m)[0] for m in (whole, first, second)), strict=True)
     assert norms[0] == pytest.approx(norms[1] + norms[2])
     assert traces[0] == pytest.approx(traces[1] + traces[2])
-
-
-# ---- nothing else changes ----
-
-
-def network():
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
-
-
-@pytest.mark.parametrize("way", ["passes", "halves"])
-def test_training_is_bit_for_bit_as_without(way):
-    rng = torch.Generator().manual_seed(0)
-    x, y = torch.randn(32, 6, generator=rng), torch.randint(3, (32,), generator=rng)
-
-    def run(monitored):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
-            model = network()
-            optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-            monitor = NoiseScaleMonitor(model, max_overhead=1.0 if monitored else 1e-9)
-            gradients = []
-            for _ in range(12):
-                if way == "halves":
-                    losses = F.cross_entropy(model(x), y, reduction="none")
-                    monitor.backward(losses) if monitored else losses.mean().backward()
-                else:
-                    for a, b in zip(x.chunk(4), y.chunk(4), strict=True):
-                        (F.cross_entropy(model(a), b) / 4).backward()
-                    if monitored:
-                        monitor.step(32)
-                gradients.append([p.grad.clone() for p in model.parameters()])
-                optimizer.step()
-                optimizer.zero_grad()
-            assert len(monitor.history) == (9 if monitored else 0)
-            return model.state_dict(), gradients, optimizer.state_dict()["state"], torch.get_rng_state()
-
-    torch.testing.assert_close(run(True), run(False), rtol=0, atol=0, equal_nan=False)
-
-
-def test_closing_takes_the_hooks_away():
-    model = fresh(network)
-    mine = model[0].weight.register_hook(lambda g: None)
-    with NoiseScaleMonitor(model, **ALWAYS) as monitor:
-        train(model, monitor, torch.ones(8, 6), steps=4)
-        assert [bool(p._backward_hooks) for p in model.parameters()] == [True] * 6
-        assert len(model[0].weight._backward_hooks) == 2
-    assert [bool(p._backward_hooks) for p in model.parameters()] == [True] + [False] * 5
-    assert len(model[0].weight._backward_hooks) == 1
-    mine.remove()
-    train(model, monitor, torch.ones(8, 6), steps=2)
-    assert (monitor.steps, len(monitor.history)) == (6, 1)
-
-
-# ---- mistakes ----
-
-
-def mistaken(kind, model, monitor, x):
-    """One step of accumulation that is wrong in one way."""
-    if kind != "stale":
-        model.zero_grad()
-    for part in [] if kind == "no pass" else x.chunk(1 if kind == "one pass" else 2):
-        (model(part).square().mean() / 2).backward()
-    if kind == "clipped":
-        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-    if kind == "zeroed":
-        model.zero_grad()
-    if kind == "asked twice":
-        torch.autograd.grad(model(x).sum(), list(model.parameters()))
-    monitor.step([8, 4, 4] if kind == "three sizes" else 15 if kind == "odd" else 16)
-
-
-SENTENCES = {
-    "clipped": r"add up to [\d.e+]+ times the gradient in .grad; call step after all of them, before clipping",
-    "stale": "leave no older gradient in .grad",
-    "zeroed": "do not add up to .grad",
-    "asked twice": "3 backward passes were seen",
-    "one pass": "gradients of one batch size only",
-    "three sizes": "2 backward passes were seen, but 3 batch sizes",
-    "odd": "2 backward passes were seen, which cannot share a batch_size of 15 evenly",
-    "no pass": "no backward pass was seen",
-}
-
-
-@pytest.mark.parametrize("kind", SENTENCES)
-def test_a_mistake_raises_at_once_and_is_only_counted_later(kind):
-    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
-    model = fresh(lambda: nn.Linear(6, 3))
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    for _ in range(3):
-        mistaken("none", model, monitor, x)
-    with pytest.raises(BadInput, match=SENTENCES[kind]):
-        mistaken(kind, model, monitor, x)
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    for i in range(20):
-        mistaken("none" if i < 16 else kind, model, monitor, x)
-    reading = monitor.reading()
-    assert reading.dropped >= 3
-    assert len(monitor.history) >= 13
-    assert reading.simple or reading.reason
-    assert "dropped" in str(reading)
-
-
-def test_a_missing_scaler_is_found_out():
-    model, scaler = fresh(lambda: nn.Linear(6, 3)), torch.amp.GradScaler("cpu", init_scale=8.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    train(model, monitor, torch.ones(8, 6), steps=3)
-    for part in torch.ones(8, 6).chunk(2):
-        scaler.scale(model(part).square().mean() / 2).backward()
-    scaler.unscale_(optimizer)
-    with pytest.raises(BadInput, match=r"add up to 8 times the gradient in \.grad"):
-        monitor.step(8)
-
-
-def test_a_last_batch_of_one_sample_is_no_mistake():
-    model = fresh(Drawn)
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    for samples in (4, 4, 4, 1, 4):
-        monitor.backward(model(torch.randn(samples, 32, dtype=torch.float64)))
-        model.zero_grad()
-    assert len(monitor.history) == 1
-    assert monitor.reading().dropped == 1
-
-
-@pytest.mark.parametrize(
-    ("work", "sentence"),
-    [
-        (lambda: NoiseScaleMonitor(Drawn(), max_overhead=0.0), "max_overhead is 0.0"),
-        (lambda: NoiseScaleMonitor(Drawn(), beta=1.5), "beta is 1.5"),
-        (lambda: NoiseScaleMonitor(nn.ReLU()), "no parameters"),
-        (lambda: NoiseScaleMonitor([torch.zeros(2, dtype=torch.complex64)]), "'?0'? is complex"),
-        (lambda: NoiseScaleMonitor([2 * torch.ones(2, requires_grad=True)]), "computed from others"),
-        (lambda: NoiseScaleMonitor(["weight"]), "holds a str"),
-        (lambda: NoiseScaleMonitor(nn.LazyLinear(3)), "is a UninitializedParameter"),
-        (
-            lambda: NoiseScaleMonitor(Drawn(), optimizer=torch.optim.SGD(Drawn().parameters(), lr=0.1)),
-            "SGD keeps no second moment",
-        ),
-        (lambda: NoiseScaleMonitor(Drawn()).backward(torch.ones(2, 3)), r"losses have shape \(2, 3\)"),
-        (lambda: NoiseScaleMonitor(Drawn()).load_state_dict({}), "the state has format None"),
-    ],
-)
-def test_refuses_with_a_sentence(work, sentence):
-    with pytest.raises(BadInput, match=sentence):
-        work()
-
-
-def test_an_adam_of_another_network_is_refused():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS, optimizer=torch.optim.Adam(Drawn().parameters()))
-    observe(monitor, model, 2)
-    with pytest.raises(BadInput, match="Adam has no second moment"):
-        observe(monitor, model, 1)
-
-
-# ---- readings and states ----
-
-
-def observe(monitor, model, steps, *, mean=0.3, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        monitor.backward(model(mean + torch.randn(16, 32, generator=rng, dtype=torch.float64)))
-        model.zero_grad()
-
-
-def test_a_reading_says_what_is_missing():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    assert (monitor.reading().simple, monitor.reading().B_big) == (None, None)
-    observe(monitor, model, 6)
-    early = monitor.reading()
-    assert (early.simple, early.trace_covariance, early.observations) == (None, None, 3)
-    assert str(early).startswith("noise scale not resolvable: 3 observations, of which at least 8 are needed; 3 observ")
-    observe(monitor, model, 40)
-    late = monitor.reading()
-    assert late.reason == ""
-    assert (late.steps, late.samples, late.B_small, late.B_big) == (46, 46 * 16, 8.0, 16.0)
-    assert late.simple.value == pytest.approx(late.trace_covariance.value / late.squared_gradient_norm.value)
-    assert str(late).startswith(f"noise scale {late.simple.value:.3g} samples (95 %: ")
-
-
-def test_no_noise_scale_but_a_lower_limit_where_the_gradient_is_all_noise():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    observe(monitor, model, 100, mean=0.0)
-    reading = monitor.reading()
-    assert reading.simple is None
-    assert reading.at_least > 50
-    assert "not told from zero" in reading.reason
-    assert f"at least {reading.at_least:.3g} samples" in str(reading)
-    assert reading.trace_covariance.value == pytest.approx(32, rel=0.1)
-
-
-def test_no_noise_no_noise_scale():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    for _ in range(20):
-        monitor.backward(model(torch.ones(4, 32, dtype=torch.float64)))
-        model.zero_grad()
-    reading = monitor.reading()
-    assert reading.squared_gradient_norm.value == pytest.approx(32)
-    assert reading.simple is None or reading.simple.value == pytest.approx(0, abs=1e-9)
-
-
-def test_the_record_is_json():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    assert json.loads(json.dumps(monitor.reading().to_dict(), allow_nan=False))["simple"] is None
-    observe(monitor, model, 40)
-    told = json.loads(json.dumps(monitor.reading().to_dict(), allow_nan=False))
-    assert told["simple"]["interval"][0] < told["simple"]["value"] < told["simple"]["interval"][1]
-    assert told["observations"] == 37
-
-
-def test_a_state_survives_a_checkpoint():
-    model = Drawn()
-    never_stopped = NoiseScaleMonitor(model, **ALWAYS, beta=0.9)
-    for seed in (0, 1):
-        observe(never_stopped, model, 20, seed=seed)
-    stopped = NoiseScaleMonitor(model, **ALWAYS, beta=0.9)
-    observe(stopped, model, 20, seed=0)
-    file = io.BytesIO()
-    torch.save(stopped.state_dict(), file)
-    stopped.close()
-    file.seek(0)
-    resumed = NoiseScaleMonitor(model, **ALWAYS, beta=0.9)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert resumed.history == stopped.history
-    observe(resumed, model, 20, seed=1)
-    assert resumed.history == never_stopped.history
-    assert resumed.reading().simple == never_stopped.reading().simple
-    assert (resumed.steps, resumed.samples) == (40, 640)
-
-
-def test_a_model_can_be_copied_while_it_is_observed():
-    model = Drawn()
-    monitor = NoiseScaleMonitor(model, **ALWAYS)
-    observe(monitor, model, 5)
-    twin = copy.deepcopy(model)
-    twin(torch.ones(2, 32, dtype=torch.float64)).sum().backward()
-    observe(monitor, model, 1)
-    assert monitor.reading().dropped == 0

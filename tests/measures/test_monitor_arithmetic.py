@@ -87,22 +87,22 @@ def test_beta_one_is_the_plain_mean():
     assert "plain mean" in found.of_top().method
 
 
-@pytest.mark.parametrize("drift", [0.0, 0.05])
-def test_errors_are_those_of_the_averages_also_while_the_truth_drifts(drift):
+@pytest.mark.parametrize(("drift", "n", "beta"), [(0.0, 60, 0.95), (0.05, 60, 0.95), (0.0, 8, 1.0)])
+def test_errors_are_those_of_the_averages_also_while_the_truth_drifts(drift, n, beta):
     rng = np.random.default_rng(3)
     covariance = np.array([[4.0, -1.0], [-1.0, 1.0]])
-    path = drift * np.arange(60)[:, None] * np.array([1.0, 2.0])
+    path = drift * np.arange(n)[:, None] * np.array([1.0, 2.0])
     averages = [
-        exponential_averages((path + rng.multivariate_normal([5, 9], covariance, size=60)).tolist(), 0.95)
-        for _ in range(2000)
+        exponential_averages((path + rng.multivariate_normal([5, 9], covariance, size=n)).tolist(), beta)
+        for _ in range(3000)
     ]
-    weights = 0.95 ** np.arange(60)
+    weights = beta ** np.arange(n)
     exact = covariance * (weights**2).sum() / weights.sum() ** 2
     for told, truth in [("var_top", exact[0, 0]), ("var_bottom", exact[1, 1]), ("cov", exact[0, 1])]:
         values = np.array([getattr(a, told) for a in averages])
         stderr = values.std(ddof=1) / math.sqrt(len(values))
         assert abs(values.mean() - truth) < 5 * stderr + 0.02 * abs(truth)  # squared drift itself adds 0.6 %
-        assert 5 * stderr < 0.08 * abs(truth)
+        assert 5 * stderr < 0.1 * abs(truth)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.9])
