@@ -158,7 +158,8 @@ class View:
 
     def seen(self, height: Height) -> Height:
         """Turn a height of the surface into one by the coordinates."""
-        return replace(height, gradient=self.chart.gradient(height.gradient))
+        with np.errstate(invalid="ignore", over="ignore"):  # of a height that is not usable
+            return replace(height, gradient=self.chart.gradient(height.gradient))
 
 
 def doubles(tree: Mapping[str, Tensor], count: int) -> int:
@@ -167,7 +168,7 @@ def doubles(tree: Mapping[str, Tensor], count: int) -> int:
 
 
 def check_base(base: float) -> None:
-    """Refuse a point whose loss cannot be compared with.
+    """Refuse a point whose loss a climb cannot be relative to.
 
     Args:
         base: the loss there, nats per sample.
@@ -175,7 +176,19 @@ def check_base(base: float) -> None:
     Raises:
         BadInput: it is not finite, or 1 + base is not positive.
     """
-    if not math.isfinite(base):
-        raise BadInput(f"the loss is {base!r} at params; sharpness needs a point where it is finite")
+    check_finite(base)
     if base <= -1:
         raise BadInput(f"the loss is {base!r} at params; sharpness is relative to 1 + loss, which must be positive")
+
+
+def check_finite(base: float) -> None:
+    """Refuse a point whose loss cannot be compared with.
+
+    Args:
+        base: the loss there, nats per sample.
+
+    Raises:
+        BadInput: it is not finite.
+    """
+    if not math.isfinite(base):
+        raise BadInput(f"the loss is {base!r} at params; sharpness needs a point where it is finite")
