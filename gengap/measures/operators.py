@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gengap.measures import memory as m
 from gengap.measures.protocols import Piece, SamplePiece, check_differentiable, pieces, sample_pieces
+from gengap.measures.second_order import second_derivative_needed
 from gengap.measures.session import Session
 from gengap.measures.trees import common_dtype, size, unravel
 
@@ -91,12 +92,13 @@ class Curvature:
         direction = list(unravel(vector, self._own).values())
         out = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         slots, total = out.split([p.numel() for p in self._own.values()]), 0
-        for samples, product in self._each():
-            total += samples
-            for slot, found in zip(slots, product(direction), strict=True):
-                if found is not None:
-                    slot.add_(found.detach().reshape(-1), alpha=samples)
-            del product  # its graph, before the next one is built
+        with second_derivative_needed():
+            for samples, product in self._each():
+                total += samples
+                for slot, found in zip(slots, product(direction), strict=True):
+                    if found is not None:
+                        slot.add_(found.detach().reshape(-1), alpha=samples)
+                del product  # its graph, before the next one is built
         self.products += 1
         return out.div_(total)
 

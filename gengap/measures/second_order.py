@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gengap.core.errors import BadInput
+
 
 @contextmanager
 def consistent_kernels(*, twice: bool) -> Iterator[None]:
@@ -29,3 +31,26 @@ def consistent_kernels(*, twice: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         yield
+
+
+@contextmanager
+def second_derivative_needed() -> Iterator[None]:
+    """Say it in a sentence where torch has no second derivative.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BadInput: an operation of the network or of the loss can be differentiated only once.
+        RuntimeError: whatever else torch raises.
+    """
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        text = str(error).partition("\n")[0]
+        if "is not implemented" not in text and "double backward" not in text:
+            raise
+        raise BadInput(
+            f"torch cannot differentiate an operation of the network or of the loss twice ({text}); replace the operation, or "
+            f"measure what needs gradients only"
+        ) from error

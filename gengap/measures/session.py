@@ -194,11 +194,11 @@ def fitted(
         The loss with a chunk that fits, and what is left. A plain function is taken as it is: its memory is its own.
 
     Raises:
-        BadInput: not even one sample fits, or batch norm forbids smaller chunks.
+        BadInput: not even one sample and the vectors fit, or batch norm forbids smaller chunks.
     """
     own = (vectors + WORKING[passes]) * m.tree_bytes(params)
     if not isinstance(loss, Chunked):
-        return loss, m.Memory(limit, 0.0, max(0, limit - own))
+        return loss, m.Memory(limit, 0.0, m.plan(limit, 0.0, own, 1)[1])
     per_sample = bytes_per_sample(loss, params, passes)
     chunk, free = m.plan(limit, per_sample, own, loss.chunk_size)
     chosen = loss.with_chunk(chunk) if chunk < loss.chunk_size else loss
