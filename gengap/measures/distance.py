@@ -125,13 +125,16 @@ def displacement_angle(first: Trained, second: Trained) -> float | None:
     Raises:
         BadInput: the two are not of one network.
     """
-    ways = []
-    for run in (first, second):
-        end, start = both_ends(run, None)
-        check_same_layout(end, start, ("params", "initial_params"))
-        ways.append(difference(end, start))
-    check_same_layout(*ways, ("first", "second"))
-    return angle(*ways)
+    own, other = way(first), way(second)
+    check_same_layout(own, other, ("first", "second"))
+    return angle(own, other)
+
+
+def way(run: Trained) -> dict[str, Tensor]:
+    """Return how far each weight of a run has gone, in float64."""
+    end, start = both_ends(run, None)
+    check_same_layout(end, start, ("params", "initial_params"))
+    return difference(end, start)
 
 
 def difference(end: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
