@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from gengap.core.errors import BadInput
-from gengap.measures.per_sample import check_mean_over_samples
+from gengap.measures.sample_mean import check_mean_over_samples
 from gengap.measures.session import measuring
 from gengap.problem.from_model import loss_function
 
