@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gengap.core.errors import BadInput
-from gengap.theory.laws import compare_laws
+from gengap.theory.laws import Law, compare_laws, effective_number, judge
 
 T = np.geomspace(10, 1e4, 30)
 MADE = {
@@ -82,6 +82,45 @@ def test_correlated_noise_weakens_the_verdict():
     decided = {label: sum(f.verdict == "log law" for f in found) for label, found in verdicts.items()}
     assert decided["white"] >= 28
     assert decided["slow"] < 12
+
+
+@pytest.mark.parametrize(("n", "rho"), [(60, 0.6), (200, 0.3), (200, 0.6)])
+def test_how_many_points_correlated_residuals_are_worth(n, rho):
+    """The residuals of a line through an autoregression: the median of 200 is within 8 % of n (1 - rho) / (1 + rho)."""
+    kicks = np.random.default_rng(4).normal(size=(200, n))
+    errors = kicks.copy()
+    for i in range(1, n):
+        errors[:, i] = rho * errors[:, i - 1] + math.sqrt(1 - rho**2) * kicks[:, i]
+    x = np.arange(n)
+    found = [effective_number(e - np.polyval(np.polyfit(x, e, 1), x)) for e in errors]
+    assert np.median(found) == pytest.approx(n * (1 - rho) / (1 + rho), rel=0.08)
+
+
+def law(name, aicc, prediction_error):
+    return Law(name, f"the formula of the {name}", 0.9, 1.0, aicc, prediction_error)
+
+
+@pytest.mark.parametrize(
+    ("power", "power_misses", "square_root", "verdict", "words"),
+    [
+        (10.1, 2.0, 50.0, "log law", "predicts unseen blocks to 1, the power law to 2"),
+        (10.1, 0.9, 50.0, "not resolvable", "the two disagree"),
+        (9.9, 2.0, 50.0, "not resolvable", "a difference of 10 would decide"),
+        (10.1, 2.0, -10.1, "neither", "the formula of the square root has an AICc lower by 10.1 than the log law"),
+        (10.1, 2.0, -9.9, "log law", "the log law has an AICc lower by 10.1"),
+    ],
+)
+def test_how_the_verdict_is_reached(power, power_misses, square_root, verdict, words):
+    """The log law at 0, before the best law is put there."""
+    lowest = min(0.0, power, square_root)
+    laws = [
+        law("log law", -lowest, 1.0),
+        law("power law", power - lowest, power_misses),
+        law("square root", square_root - lowest, 0.5),
+    ]
+    found, reason, difference = judge({each.name: each for each in laws}, min(laws, key=lambda each: each.aicc))
+    assert (found, difference) == (verdict, pytest.approx(power))
+    assert words in reason
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,6 +1,7 @@
 # Oracles: random potentials of known exponent (a fractional Brownian field, drawn from the Cholesky factor of its
-# covariance), independent normal draws, numpy's standard deviation in each bin, and coverage by simulation with a band
-# fixed beforehand.
+# covariance), independent normal draws, numpy's standard deviation in each bin, a jackknife by hand, and coverage by
+# simulation with a band fixed beforehand.
+import itertools
 import json
 import math
 
@@ -76,18 +77,37 @@ def test_the_interval_covers_the_truth_in_95_of_100():
 
 
 def test_draws_that_share_a_direction_are_resampled_together():
-    """40 directions with 10 radii each and one random slope a direction: the spread of all bins errs together."""
-    rng = np.random.default_rng(2)
-    z = rng.uniform(0, 1, size=(40, 10))
-    y = rng.normal(size=(40, 1)) * z**0.5 * np.exp(0.3 * rng.normal(size=(40, 1)) * np.log(z))
-    labels = np.repeat(np.arange(40), 10)
-    apart = fit_roughness(z.ravel(), y.ravel(), 5, resamples=300)
-    together = fit_roughness(z.ravel(), y.ravel(), 5, resamples=300, groups=labels)
-    assert together.gamma == apart.gamma
-    assert (apart.directions, together.directions) == (400, 40)
-    assert together.stderr != apart.stderr
-    named = fit_roughness(z.ravel(), y.ravel(), 5, resamples=300, groups=[f"v{i:03}" for i in labels])
+    """Every draw ten times over says no more than once; without labels it passes for ten."""
+    z, y = draws(1.0, n=60)
+    edges, many, labels = [0.0, 3.0, 6.0, 10.0], np.repeat([z, y], 10, axis=1), np.repeat(np.arange(60), 10)
+    once = fit_roughness(z, y, edges, about="zero", resamples=400)
+    apart = fit_roughness(*many, edges, about="zero", resamples=400)
+    together = fit_roughness(*many, edges, about="zero", resamples=400, groups=labels)
+    # the standard deviation of 400 resamples is known to 3.5 %; weights differ by (10 n - 1) / (n - 1)
+    assert together.stderr == pytest.approx(once.stderr, rel=0.2)
+    assert apart.stderr == pytest.approx(once.stderr / math.sqrt(10), rel=0.2)
+    assert (apart.directions, together.directions, together.n) == (600, 60, 600)
+    named = fit_roughness(*many, edges, about="zero", resamples=400, groups=[f"v{i:02}" for i in labels])
     assert named == together
+
+
+def exponent_by_hand(z, y, edges):
+    """The exponent of mean squares in bins, by numpy.polyfit and 50 repetitions."""
+    rows = [(z >= low) & (z < high) for low, high in itertools.pairwise(edges)]
+    gamma, spread = 1.0, [math.sqrt((y[r] ** 2).mean()) for r in rows]
+    for _ in range(50):
+        centre = [(z[r] ** (2 * gamma)).mean() ** (1 / (2 * gamma)) for r in rows]
+        gamma = np.polyfit(np.log(centre), np.log(spread), 1, w=[math.sqrt(r.sum() - 1) for r in rows])[0]
+    return gamma
+
+
+def test_the_bootstrap_agrees_with_a_jackknife_by_hand():
+    """In bins as wide as these the distances that they stand for move with the exponent, which is part of its error."""
+    (z, y), edges, n = draws(1.0, n=150, seed=1), [0.0, 3.0, 6.0, 10.0], 150
+    found = fit_roughness(z, y, edges, about="zero", resamples=2000)
+    assert found.gamma == pytest.approx(exponent_by_hand(z, y, edges), rel=1e-8)
+    without = np.array([exponent_by_hand(np.delete(z, i), np.delete(y, i), edges) for i in range(n)])
+    assert found.stderr == pytest.approx(math.sqrt((n - 1) * without.var()), rel=0.1)
 
 
 @pytest.mark.parametrize("about", ["line", "mean", "zero"])
