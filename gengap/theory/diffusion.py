@@ -100,25 +100,28 @@ def fit_log_time(
         The line with its errors. Costs nothing to speak of; the bootstrap one product of (resamples, n) numbers.
 
     Raises:
-        BadInput: fewer than three distinct steps, a step that is not positive, or numbers that are not finite.
+        BadInput: fewer than three distinct steps, a step that is not positive, numbers that are not finite, fewer than 100
+            resamples, or a block that does not fit.
 
     Source:
         Hoffer et al. 2017, arXiv:1705.08741 (the log law); Kuensch 1989, Annals of Statistics 17, 1217 (moving
         blocks); Carlstein 1986, Annals of Statistics 14, 1171 (their length).
     """
+    if resamples and resamples < 100:
+        raise BadInput(f"resamples is {resamples!r}; give at least 100, or 0 to leave the bootstrap out")
     t, d = points(steps, distances)
     x = np.log(t)
     slope, intercept = straight_line(x, d)
     residuals = d - (slope * x + intercept)
-    slope_, intercept_ = coefficients([slope, intercept], np.stack([x, np.ones_like(x)], axis=1), residuals)
+    of_slope, of_intercept = coefficients([slope, intercept], np.stack([x, np.ones_like(x)], axis=1), residuals)
     correlation = neighbour_correlation(residuals)
     interval = None
     if resamples:
         block = block_length(len(t), correlation, block)
         interval = block_bootstrap(x, residuals, slope, block, resamples=resamples, seed=seed)
     return LogFit(
-        slope=slope_,
-        intercept=intercept_,
+        slope=of_slope,
+        intercept=of_intercept,
         r_squared=r_squared(d, residuals),
         rss=sum_of_squares(residuals),
         n=len(t),

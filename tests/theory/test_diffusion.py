@@ -197,3 +197,5 @@ def test_refuses_what_leaves_the_law_open():
         fit_power_law(T, np.full_like(T, 2), offset=True)
     with pytest.raises(BadInput, match="block is 41; give a number of points from 1 to 40"):
         fit_log_time(T, T, resamples=100, block=41)
+    with pytest.raises(BadInput, match="resamples is 10; give at least 100, or 0"):
+        fit_log_time(T, T, resamples=10)
