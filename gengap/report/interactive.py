@@ -1,5 +1,8 @@
 """The same figures for zooming: dictionaries that plotly.js draws; colours are CSS variables that the page fills in."""
 
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -11,6 +14,8 @@ COLOURS: dict[Role, str] = {
     "large": "var(--large)",
     "loss": "var(--ink)",
     "accuracy": "var(--accuracy)",
+    "curvature": "var(--curvature)",
+    "noise": "var(--noise)",
     "ink": "var(--muted)",
 }
 SIGNIFICANT = 7  # digits kept of a value: more cannot be seen at any zoom
@@ -39,14 +44,52 @@ def interactive(figure: Figure) -> dict[str, Any]:
         `data`, `layout` and `config`, plain values only; a colour is written `var(--name)`.
     """
     return {
-        "data": [trace(series) for series in figure.series],
+        "data": [*contours(figure), *(one for series in figure.series for one in traces(series, figure))],
         "layout": layout(figure),
         "config": {**CONFIG, "toImageButtonOptions": {"format": "svg", "filename": figure.name}},
     }
 
 
-def trace(series: Series) -> dict[str, Any]:
-    """Describe one series."""
+def contours(figure: Figure) -> list[dict[str, Any]]:
+    """Describe the heights behind the series, the colour denser with each level."""
+    surface = figure.surface
+    if surface is None:
+        return []
+    heights = [[rounded(z) for z in row] for row in surface.z]
+    steps = [[rank(z, surface.levels) for z in row] for row in surface.z]
+    text = [["" if z is None else f"{plain(surface.label)}: {z:.5g}" for z in row] for row in heights]
+    shade = [[0, "var(--paper)"], [1, COLOURS[surface.role]]]
+    found = {"type": "contour", "x": list(surface.x), "y": list(surface.y), "z": steps, "text": text}
+    lines = {"start": 0, "end": len(surface.levels) - 1, "size": 1}
+    return [
+        found | {"hoverinfo": "x+y+text", "colorscale": shade, "showscale": False, "opacity": 0.6, "contours": lines}
+    ]
+
+
+def rank(z: float | None, levels: Sequence[float]) -> float | None:
+    """Give the place of a height among the levels, with the way from one to the next as its fraction."""
+    if z is None or len(levels) < 2:
+        return None if z is None else 0.0
+    at = min(max(bisect_right(levels, z) - 1, 0), len(levels) - 2)
+    return rounded(at + (z - levels[at]) / (levels[at + 1] - levels[at]))
+
+
+def traces(series: Series, figure: Figure) -> list[dict[str, Any]]:
+    """Describe one series, a line's band before it."""
+    lines = series.style in {"solid", "dashed"}
+    if not (lines and any(series.intervals)):
+        return [trace(series, lying=bool(figure.left.names))]
+    bands = [bar or (None, None) for bar in series.intervals]
+    edge: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"width": 0}}
+    edge |= {"x": [rounded(x) for x in series.x]}
+    edge |= {"hoverinfo": "skip", "showlegend": False, "opacity": 0.22}
+    low = edge | {"y": [rounded(bar[0]) for bar in bands]}
+    high = edge | {"y": [rounded(bar[1]) for bar in bands], "fill": "tonexty", "fillcolor": COLOURS[series.role]}
+    return [low, high, trace(series, lying=False)]
+
+
+def trace(series: Series, *, lying: bool) -> dict[str, Any]:
+    """Describe one series; its error bars lie where the axis on the left has names."""
     colour = COLOURS[series.role]
     lines = series.style in {"solid", "dashed"}
     found: dict[str, Any] = {
@@ -68,21 +111,21 @@ def trace(series: Series) -> dict[str, Any]:
         return found | {
             "line": {"color": colour, "width": width, "dash": "dash" if series.style == "dashed" else "solid"}
         }
-    return found | {"marker": marker(series), "error_y": error_bars(series)}
+    return found | {"marker": marker(series), "error_x" if lying else "error_y": error_bars(series, lying=lying)}
 
 
 def marker(series: Series) -> dict[str, Any]:
     """Describe the markers: small for a seed, a large diamond for a mean, open for a published number."""
-    shape = {"mean": "diamond", "open": "circle-open"}.get(series.style, "circle")
+    shape = {"mean": "diamond", "open": "circle-open", "rug": "line-ns-open"}.get(series.style, "circle")
     size = 13 if series.style == "mean" else 8
     return {"color": COLOURS[series.role], "symbol": shape, "size": size}
 
 
-def error_bars(series: Series) -> dict[str, Any]:
-    """Describe the error bars as plotly wants them: lengths up and down."""
+def error_bars(series: Series, *, lying: bool) -> dict[str, Any]:
+    """Describe the error bars as plotly wants them: lengths up and down, or right and left."""
     if not any(series.intervals):
         return {"visible": False}
-    pairs = list(zip(series.y, series.intervals, strict=True))
+    pairs = list(zip(series.x if lying else series.y, series.intervals, strict=True))
     return {
         "type": "data",
         "symmetric": False,
@@ -98,8 +141,8 @@ def layout(figure: Figure) -> dict[str, Any]:
     """Describe axes, guides and colours."""
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "var(--ink)"}
     found: dict[str, Any] = {
-        "xaxis": plotly_axis(figure.x) | {"showgrid": False},
-        "yaxis": plotly_axis(figure.left),
+        "xaxis": plotly_axis(figure.x) | {"showgrid": bool(figure.left.names)},
+        "yaxis": plotly_axis(figure.left) | {"showgrid": not figure.left.names and figure.surface is None},
         "paper_bgcolor": "var(--paper)",
         "plot_bgcolor": "var(--paper)",
         "font": font,
@@ -133,7 +176,7 @@ def plotly_axis(axis: Axis) -> dict[str, Any]:
     if axis.log:
         found |= {"type": "log", "dtick": "D2", "tickformat": ",~g"}
     if axis.limits is not None:
-        found["range"] = list(axis.limits)
+        found["range"] = [math.log10(x) for x in axis.limits] if axis.log else list(axis.limits)
     if axis.names:
         found |= {"tickvals": [x for x, _ in axis.names], "ticktext": [plain(name) for _, name in axis.names]}
     return found

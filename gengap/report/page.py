@@ -59,6 +59,32 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
     Returns:
         The HTML; styles, scripts and pictures are in it, and it asks no other machine for anything.
     """
+    pictures = [(figure, picture(figure), finding(document, figure)) for figure in drawn]
+    live = zoomable(drawn)
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            document=document,
+            context=tables.context(document),
+            front=pictures[:IN_FRONT],
+            curves=pictures[IN_FRONT:],
+            rows=tables.rows(document),
+            arms=[(role, document[role]["label"], tables.usual_n(document[role])) for role in tables.ARMS],
+            claims=[(claim, SYMBOLS.get(claim["verdict"], "?")) for claim in document["claims"]],
+            failures=tables.failures(document),
+            settings=tables.settings(document),
+            run_columns=tables.RUN_COLUMNS,
+            runs=tables.run_rows(document),
+            definitions=[(entry, safe_link(entry.get("link"))) for entry in document["definitions"]],
+            live=live,
+            plotly=inert(interactive.script()) if live else "",
+        )
+    )
+
+
+def templates() -> Environment:
+    """Give the templates with what they write numbers with."""
     environment = Environment(
         loader=PackageLoader("gengap.report"),
         autoescape=True,
@@ -68,24 +94,12 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
     )
     environment.filters["seconds"] = numbers.seconds
     environment.filters["plain"] = tables.plain
-    pictures = [(figure, picture(figure), finding(document, figure)) for figure in drawn]
-    live = {figure.name: interactive.interactive(figure) for figure in drawn if not figure.empty}
-    return environment.get_template("report.html.j2").render(
-        document=document,
-        context=tables.context(document),
-        front=pictures[:IN_FRONT],
-        curves=pictures[IN_FRONT:],
-        rows=tables.rows(document),
-        arms=[(role, document[role]["label"], tables.usual_n(document[role])) for role in tables.ARMS],
-        claims=[(claim, SYMBOLS.get(claim["verdict"], "?")) for claim in document["claims"]],
-        failures=tables.failures(document),
-        settings=tables.settings(document),
-        run_columns=tables.RUN_COLUMNS,
-        runs=tables.run_rows(document),
-        definitions=[(entry, safe_link(entry.get("link"))) for entry in document["definitions"]],
-        live=live,
-        plotly=inert(interactive.script()) if live else "",
-    )
+    return environment
+
+
+def zoomable(drawn: Sequence[Figure]) -> dict[str, Any]:
+    """Describe the figures to plotly.js, by name."""
+    return {figure.name: interactive.interactive(figure) for figure in drawn if not figure.empty}
 
 
 def picture(figure: Figure) -> Markup:

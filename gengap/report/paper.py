@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as AxisLine
+from matplotlib.axis import YAxis
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator
 
 from gengap.core.files import whole_file
 from gengap.report import numbers
-from gengap.report.shapes import Axis, Figure, Role, Series, Side, Style
+from gengap.report.shapes import Axis, Figure, Role, Series, Side, Style, Surface
 
 WIDTH, HEIGHT = 380, 300  # points; a page shows them about as large, so that text is read at its size
 TEXT = 12.0
@@ -25,6 +29,8 @@ COLOURS: dict[Role, str] = {
     "large": "#d55e00",
     "loss": "#1f2328",
     "accuracy": "#007a5a",
+    "curvature": "#8a3b9c",
+    "noise": "#96690a",
     "ink": MUTED,
 }
 VARIABLES = {  # the page's names for the colours above
@@ -35,8 +41,11 @@ VARIABLES = {  # the page's names for the colours above
     COLOURS["small"]: "var(--small)",
     COLOURS["large"]: "var(--large)",
     COLOURS["accuracy"]: "var(--accuracy)",
+    COLOURS["curvature"]: "var(--curvature)",
+    COLOURS["noise"]: "var(--noise)",
 }
 DASHES: dict[Style, tuple[float, ...]] = {"dashed": (4.0, 2.0)}
+MARKERS: dict[Style, tuple[str, float]] = {"mean": ("D", 8.5), "rug": ("|", 13.0)}
 LONGEST_NAME = 16
 ROOM_FOR_NAMES = 22  # characters that fit above two neighbouring guides
 HALF_WAY = 0.5  # between the small batch at 0 and the large one at 1
@@ -68,7 +77,7 @@ def inline(figure: Figure) -> str:
 
     Returns:
         The element: text as text, ids that begin with the figure's name, and colours as CSS variables (`--paper`,
-        `--ink`, `--muted`, `--rule`, `--small`, `--large`, `--accuracy`), so that it follows light and dark.
+        `--ink`, `--muted`, `--rule`, and one for each role), so that it follows light and dark.
     """
     text = titled(figure, rendered(figure, "svg").decode())
     text = text[text.index("<svg") :]
@@ -109,11 +118,13 @@ def draw(figure: Figure) -> Canvas:
         dress_right(sides["right"], figure.right)
         left.set_zorder(1)
     add_guides(left, figure)
+    if figure.surface is not None:
+        add_contours(left, figure.surface)
     for word in figure.words:
         at = left.get_xaxis_transform()
         left.text(word.x, 0.04, word.text, transform=at, ha="center", color=MUTED)
     for place, series in enumerate(figure.series):
-        mark(sides[series.side], series, place, log=figure.left.log)
+        mark(sides[series.side], series, place, figure)
     add_key(canvas, figure)
     return canvas
 
@@ -136,17 +147,22 @@ def dress(axes: Axes, figure: Figure) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=INK, labelsize=TEXT, length=3)
-    axes.grid(axis="y", color=RULE, lw=0.7)
+    axes.grid(axis="x" if figure.left.names else "y", color=RULE, lw=0.7, visible=figure.surface is None)
     axes.set_axisbelow(True)
-    scale(axes, figure.left, values_of(figure, "left"))
+    scale(axes.yaxis, figure.left, values_of(figure, "left"))
     axes.set_ylabel(figure.left.text, color=INK, fontsize=TEXT)
     axes.set_xlabel(figure.x.text, color=INK, fontsize=TEXT)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: numbers.tick(x)))
+    if figure.x.log:
+        scale(axes.xaxis, figure.x, [x for series in figure.series for x in series.x])
     if figure.x.limits is not None:
         axes.set_xlim(*figure.x.limits)
     if figure.x.names:
         axes.set_xticks([x for x, _ in figure.x.names], [short(name) for _, name in figure.x.names])
         axes.tick_params(axis="x", length=0, pad=6)
+    if figure.left.names:
+        axes.set_yticks([y for y, _ in figure.left.names], [name for _, name in figure.left.names])
+        axes.tick_params(axis="y", length=0, pad=6)
 
 
 def dress_right(axes: Axes, axis: Axis) -> None:
@@ -155,20 +171,21 @@ def dress_right(axes: Axes, axis: Axis) -> None:
         spine.set_visible(False)
     colour = COLOURS["accuracy"]
     axes.tick_params(color=RULE, labelcolor=colour, labelsize=TEXT, length=3)
-    scale(axes, axis, [])
+    scale(axes.yaxis, axis, [])
     axes.set_ylabel(axis.text, color=colour, fontsize=TEXT)
 
 
-def scale(axes: Axes, axis: Axis, values: Sequence[float]) -> None:
-    """Set scale, limits and ticks of an upright axis."""
+def scale(line: AxisLine, axis: Axis, values: Sequence[float]) -> None:
+    """Set scale, limits and ticks of an axis."""
+    upright = isinstance(line, YAxis)
     if axis.log:
-        axes.set_yscale("log")
+        line.axes.set(**{"yscale" if upright else "xscale": "log"})
     if axis.limits is not None:
-        axes.set_ylim(*axis.limits)
-    axes.margins(y=0.08)
-    axes.yaxis.set_major_locator(ticks(axis, values))
-    axes.yaxis.set_minor_locator(FixedLocator([]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: numbers.tick(y)))
+        line.axes.set(**{"ylim" if upright else "xlim": axis.limits})
+    line.axes.margins(y=0.08) if upright else line.axes.margins(x=0.08)
+    line.set_major_locator(ticks(axis, values))
+    line.set_minor_locator(FixedLocator([]))
+    line.set_major_formatter(FuncFormatter(lambda y, _: numbers.tick(y)))
 
 
 def ticks(axis: Axis, values: Sequence[float]) -> Locator:
@@ -188,36 +205,63 @@ def values_of(figure: Figure, side: Side) -> list[float]:
     return [y for series in own for y in series.y if y is not None] + bars
 
 
-def mark(axes: Axes, series: Series, place: int, *, log: bool) -> None:
+def add_contours(axes: Axes, surface: Surface) -> None:
+    """Draw heights as contours with their numbers; the colour is the denser, the higher, on light and on dark."""
+    z = np.ma.masked_invalid([[np.nan if value is None else value for value in row] for row in surface.z])
+    steps = len(surface.levels)
+    shades = [to_rgba(COLOURS[surface.role], 0.55 * (i + 1) / steps) for i in range(steps)]
+    axes.contourf(surface.x, surface.y, z, levels=surface.levels, colors=shades[:-1], extend="neither", zorder=0)
+    lines = axes.contour(
+        surface.x, surface.y, z, levels=surface.levels, colors=COLOURS[surface.role], linewidths=0.8, zorder=1
+    )
+    axes.clabel(lines, fontsize=TEXT, colors=INK, fmt=numbers.tick, inline_spacing=2)
+
+
+def mark(axes: Axes, series: Series, place: int, figure: Figure) -> None:
     """Draw one series; its name comes back as a tooltip through its id."""
     colour = COLOURS[series.role]
     if series.style in {"solid", "dashed"}:
         y = [float("nan") if value is None else value for value in series.y]
         width, alpha = (0.9, 0.4) if series.faint else (1.8, 1.0)
         dashes = DASHES.get(series.style, (None, None))
+        add_band(axes, series)
         axes.plot(series.x, y, color=colour, lw=width, alpha=alpha, dashes=dashes, gid=f"tip-{place}", zorder=2)
         return
     for i, (x, value) in enumerate(zip(series.x, series.y, strict=True)):
         if value is not None:
-            mark_point(axes, series, (x, value), f"tip-{place}-{i}", log=log)
+            mark_point(axes, series, (x, value), f"tip-{place}-{i}", figure)
             bar = series.intervals[i] if series.intervals else None
             if bar:
-                axes.plot((x, x), bar, color=colour, lw=1.8, zorder=3, solid_capstyle="butt")
+                ends = (bar, (value, value)) if figure.left.names else ((x, x), bar)
+                axes.plot(*ends, color=colour, lw=1.8, zorder=3, solid_capstyle="butt")
 
 
-def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, *, log: bool) -> None:
-    """Draw one point: a seed small, a mean as a diamond with its value, a published number open."""
-    mean = series.style == "mean"
+def add_band(axes: Axes, series: Series) -> None:
+    """Draw the error band of a line."""
+    if any(series.intervals):
+        bands = [bar or (np.nan, np.nan) for bar in series.intervals]
+        low, high = zip(*bands, strict=True)
+        axes.fill_between(series.x, low, high, color=COLOURS[series.role], alpha=0.22, lw=0, zorder=1)
+
+
+def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, figure: Figure) -> None:
+    """Draw one point: a seed small, a mean as a diamond with its value, a published number open, a stroke upright."""
+    mean, hollow = series.style == "mean", series.style in {"open", "rug"}
     colour = COLOURS[series.role]
-    point = Line2D([at[0]], [at[1]], marker="D" if mean else "o", markersize=8.5 if mean else 6.5, linestyle="none")
-    point.set_markerfacecolor(PAPER if series.style == "open" else colour)
-    point.set_markeredgecolor(colour if series.style == "open" else PAPER)
+    shape, size = MARKERS.get(series.style, ("o", 6.5))
+    point = Line2D([at[0]], [at[1]], marker=shape, markersize=size, linestyle="none")
+    point.set_markerfacecolor(PAPER if hollow else colour)
+    point.set_markeredgecolor(colour if hollow else PAPER)
+    if series.style == "rug":
+        point.set_markeredgewidth(1.6)
     point.set_clip_on(False)
     point.set_gid(gid)
     point.set_zorder(4)
     axes.add_line(point)
-    if mean:
-        write_value(axes, at, numbers.short(at[1], 3 if log else 4))
+    if mean and figure.left.names:
+        axes.annotate(numbers.short(at[0], 3), at, xytext=(0, 8), textcoords="offset points", ha="center", va="bottom")
+    elif mean:
+        write_value(axes, at, numbers.short(at[1], 3 if figure.left.log else 4))
 
 
 def write_value(axes: Axes, at: tuple[float, float], text: str) -> None:

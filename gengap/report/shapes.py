@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["small", "large", "loss", "accuracy", "ink"]
-Style = Literal["solid", "dashed", "dots", "open", "mean"]
+Role = Literal["small", "large", "loss", "accuracy", "curvature", "noise", "ink"]
+Style = Literal["solid", "dashed", "dots", "open", "mean", "rug"]
 Side = Literal["left", "right"]
 Point = float | None
 
@@ -44,9 +44,10 @@ class Series:
         x: positions.
         y: values; None leaves a gap.
         role: what the colour stands for.
-        style: a line, dots, open markers (published numbers) or means with error bars.
+        style: a line, dots, open markers (published numbers), means with error bars, or short upright strokes.
         side: the axis the values belong to.
-        intervals: low and high end of each value's error bar; empty where there are none.
+        intervals: low and high end of each value's error bar, of a line its band; empty where there are none. Where the
+            axis on the left has names, the bars lie along the one below.
         notes: a text for each point, shown under the pointer.
         faint: whether it stands behind the others (one seed among several).
     """
@@ -89,6 +90,27 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Surface:
+    """A height over a plane, drawn as contours.
+
+    Attributes:
+        x: positions along the axis below, ascending.
+        y: positions along the axis on the left, ascending.
+        z: the height at each y (rows) and x (columns); None leaves a gap.
+        levels: heights at which a contour runs, ascending.
+        label: what the height is, with its unit.
+        role: what the colour stands for; it is the denser, the higher.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    z: tuple[tuple[Point, ...], ...]
+    levels: tuple[float, ...]
+    label: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One picture.
 
@@ -99,6 +121,7 @@ class Figure:
         x: the axis below.
         left: the axis on the left.
         series: what is drawn, back to front.
+        surface: contours behind everything else, if there are any.
         right: the axis on the right, if there is one.
         guides: upright lines.
         words: remarks where marks are missing.
@@ -117,6 +140,7 @@ class Figure:
     words: tuple[Word, ...] = ()
     key: tuple[Key, ...] = ()
     empty: str = ""
+    surface: Surface | None = None
 
 
 def nothing(name: str, title: str, why: str) -> Figure:

@@ -1,0 +1,164 @@
+"""The checkpoint that is measured, with everything that belongs to it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gengap.core.errors import BadInput
+from gengap.core.recipe import digest
+from gengap.problem.checkpoint import Checkpoint, load_checkpoint, load_start
+from gengap.problem.problem import Problem
+
+Tree = Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What `gengap.train` returns, or anything like it."""
+
+    @property
+    def params(self) -> Tree:
+        """Weights at the end."""
+        ...
+
+    @property
+    def initial_params(self) -> Tree:
+        """Weights at the start."""
+        ...
+
+    @property
+    def buffers(self) -> Tree:
+        """Running statistics and other buffers."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A checkpoint with its problem.
+
+    Attributes:
+        problem: what was learnt.
+        name: what the checkpoint is called.
+        params: its weights by name.
+        buffers: its buffers by name.
+        device: where they lie.
+        start: the weights the training began with, or None.
+        second: another checkpoint, to which paths are measured, or None.
+        second_name: what that is called.
+    """
+
+    problem: Problem
+    name: str
+    params: Tree
+    buffers: Tree
+    device: torch.device
+    start: Tree | None = None
+    second: Checkpoint | None = None
+    second_name: str = ""
+
+    @cached_property
+    def weights(self) -> int:
+        """How many numbers the weights are, P."""
+        return sum(p.numel() for p in self.params.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the problem, the checkpoint, the start and the second checkpoint."""
+        parts = [self.problem.fingerprint, fingerprint(self.params), fingerprint(self.buffers)]
+        parts += ["" if self.start is None else fingerprint(self.start)]
+        parts += ["" if self.second is None else fingerprint(self.second.params) + fingerprint(self.second.buffers)]
+        return digest(parts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader should know about it, as JSON values."""
+        origin = self.problem.origin
+        return {
+            "checkpoint": self.name,
+            "second": self.second_name or None,
+            "data": origin.data or self.problem.name,
+            "network": origin.network or self.problem.name,
+            "loss": self.problem.loss.name,
+            "train_samples": len(self.problem.samples("train")),
+            "test_samples": len(self.problem.samples("test")),
+            "parameters": self.weights,
+            "dtype": "+".join(dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in self.params.values())),
+            "has_batch_norm": self.problem.has_batch_norm,
+        }
+
+
+def load_subject(
+    problem: Problem,
+    checkpoint: str | Path | Trained,
+    *,
+    initial: str | Path | None = None,
+    second: str | Path | Trained | None = None,
+    device: torch.device | str = "cpu",
+) -> Subject:
+    """Read a checkpoint and what belongs to it.
+
+    Args:
+        problem: what was learnt.
+        checkpoint: a file or folder as `gengap.load_checkpoint` takes it, or a run.
+        initial: the checkpoint the training began with; by default the one kept beside the end, where there is one.
+        second: another checkpoint of the same network.
+        device: where the weights go.
+
+    Returns:
+        The subject.
+
+    Raises:
+        BadInput: a checkpoint cannot be read or does not fit, or holds a weight that is not finite.
+    """
+    place = torch.device(device)
+    end, start, name = end_of(problem, checkpoint, place)
+    if initial is not None:
+        start = load_checkpoint(problem, initial, device=place).params
+    check_finite(end.params, name)
+    other, other_name = None, ""
+    if second is not None:
+        other, _, other_name = end_of(problem, second, place)
+        check_finite(other.params, other_name)
+    return Subject(problem, name, end.params, end.buffers, place, start, other, other_name)
+
+
+def end_of(
+    problem: Problem, checkpoint: str | Path | Trained, device: torch.device
+) -> tuple[Checkpoint, Tree | None, str]:
+    """Give weights and buffers, the weights at the start where they are known, and a name."""
+    if isinstance(checkpoint, str | Path):
+        end = load_checkpoint(problem, checkpoint, device=device)
+        return end, load_start(problem, checkpoint, device=device), str(checkpoint)
+    parts = [{n: x.detach().to(device) for n, x in part.items()} for part in (checkpoint.params, checkpoint.buffers)]
+    start = {n: x.detach().to(device) for n, x in checkpoint.initial_params.items()}
+    return Checkpoint(parts[0], parts[1]), start, "a run"
+
+
+def check_finite(params: Tree, name: str) -> None:
+    """Refuse weights of a run that diverged.
+
+    Args:
+        params: the weights.
+        name: of the checkpoint.
+
+    Raises:
+        BadInput: one of them is not finite.
+    """
+    for key, p in params.items():
+        if not bool(p.isfinite().all()):
+            raise BadInput(f"{name} holds a weight in {key!r} that is not finite; measure a run that did not diverge")
+
+
+def fingerprint(tree: Tree) -> str:
+    """Hash tensors with their names, shapes and dtypes."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in tree.items():
+        found.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

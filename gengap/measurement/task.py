@@ -1,0 +1,61 @@
+"""One measure about to be taken: the loss it sees, and what it may use."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gengap.core.events import Listener, silent
+from gengap.data.order import subset
+from gengap.measurement.settings import Settings
+from gengap.measurement.subject import Subject
+from gengap.problem.evaluate import LossFunction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A subject, settings and a number of samples.
+
+    Attributes:
+        subject: what is measured.
+        settings: how.
+        samples: training samples that are used.
+        listen: told of the progress.
+    """
+
+    subject: Subject
+    settings: Settings
+    samples: int
+    listen: Listener = silent
+
+    def loss(self, split: str = "train", buffers: Any = None) -> LossFunction:
+        """Give the mean loss over the samples: of the training set those in use, of the test set as many at most."""
+        total, problem = len(self.subject.problem.samples(split)), self.subject.problem
+        chosen = subset(self.settings.seed, total, self.samples) if self.samples < total else None
+        return problem.loss_function(
+            split,
+            batch_norm=self.settings.batch_norm,  # type: ignore[arg-type]
+            buffers=self.subject.buffers if buffers is None else buffers,
+            samples=chosen,
+        )
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The arguments that every measure takes; that the loss is deterministic was checked before the first one."""
+        limits = {"memory_limit": self.settings.memory_limit, "check": False}
+        return {"only": self.settings.only, "listen": self.listen, **limits}
+
+    def on(self, samples: int) -> "Task":
+        """Give the same on another number of samples."""
+        return replace(self, samples=samples)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Under which the number holds, as JSON values."""
+        facts = self.subject.facts
+        mode = self.settings.batch_norm if facts["has_batch_norm"] else "none"
+        return {"batch_norm": mode, "dtype": facts["dtype"], "samples": self.samples}
+
+
+def samples_in_use(subject: Subject, settings: Settings) -> int:
+    """Say how many training samples are used."""
+    total = len(subject.problem.samples("train"))
+    return min(total, settings.samples or total)

@@ -1,0 +1,61 @@
+"""The numbers behind the pictures, for spreadsheets and scripts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gengap.core.files import write_text
+from gengap.report.csv_files import Row, text
+
+Document = Mapping[str, Any]
+NUMBERS = (
+    *("measure", "key", "name", "unit", "value", "stderr", "stdev", "n", "low", "high", "kind"),
+    *("batch_norm", "dtype", "samples", "note"),
+)
+
+
+def write_csv(document: Document, folder: Path) -> list[Path]:
+    """Write the tables of a measurement.
+
+    Args:
+        document: in the form `gengap.measure/1`.
+        folder: where; made if missing.
+
+    Returns:
+        numbers.csv, and for each measure with a curve a file of its own. Numbers are written in full.
+    """
+    tables: dict[str, tuple[Sequence[str], Iterator[Row]]] = {"numbers.csv": (NUMBERS, number_rows(document))}
+    for measure in document["measures"]:
+        maker = CURVES.get(measure["name"])
+        if maker is not None and measure["record"] is not None:
+            heading, rows = maker(measure["record"])
+            tables[f"{measure['name']}.csv"] = (heading, rows)
+    for name, (heading, rows) in tables.items():
+        write_text(folder / name, text(heading, rows))
+    return [folder / name for name in tables]
+
+
+def number_rows(document: Document) -> Iterator[Row]:
+    """Give one row for each number."""
+    for one in document["numbers"]:
+        estimate = one["estimate"]
+        low, high = estimate["interval"] or (None, None)
+        flat = {**one, **{key: estimate[key] for key in ("value", "stderr", "stdev", "n")}, "low": low, "high": high}
+        yield [flat[key] for key in NUMBERS]
+
+
+def density(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give the spectral density with its band."""
+    columns = ("grid", "density", "low", "high")
+    return ("eigenvalue", *columns[1:]), iter(list(zip(*(record[name] for name in columns), strict=True)))
+
+
+def path(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give losses and accuracies along the path."""
+    nothing = [None] * len(record["alphas"])
+    columns = [record["alphas"], *record["losses"], *(row or nothing for row in record["accuracies"])]
+    heading = ("alpha", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+    return heading, iter(list(zip(*columns, strict=True)))
+
+
+CURVES = {"spectral_density": density, "path": path}

@@ -1,0 +1,198 @@
+"""Which pictures a minimum has: document in, figures out; nothing here knows how they are drawn."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gengap.report import numbers
+from gengap.report.minimum.rows import Number, by_key, numbers_of
+from gengap.report.shapes import Axis, Figure, Guide, Key, Role, Series, drawable
+
+Document = Mapping[str, Any]
+Records = Mapping[str, Mapping[str, Any]]
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
+SHOWN_AS_LOG = 100.0  # a larger ratio than this hides the small values on a linear axis
+DEEPEST = 1e-7  # of the highest density: what is lower is the foot of the figure
+PARTS: tuple[tuple[str, Any], ...] = (("train", "solid"), ("test", "dashed"))
+
+
+def figures(document: Document) -> list[Figure]:
+    """Draw every picture whose measure was taken, the ones that say most first."""
+    records = {m["name"]: m["record"] for m in document["measures"] if m["record"] is not None}
+    made = (draw(document, records) for draw in DRAWN)
+    return [figure for figure in made if figure is not None]
+
+
+def sharpness(document: Document, records: Records) -> Figure | None:
+    """Draw every kind of sharpness on one logarithmic axis."""
+    del records
+    found = [
+        (short_name(one), one)
+        for measure in document["measures"]
+        if measure["group"] == "sharpness"
+        for one in numbers_of(measure)
+        if one.unit == "%" and one.value is not None and one.value > 0
+    ]
+    if not found:
+        return None
+    caption = (
+        "How far the training loss climbs, in percent of 1 + loss; bars: 95 % intervals over draws where there are any. Boxes "
+        "and balls: the highest point found, a lower bound. Equal distances are equal ratios."
+    )
+    return dot_plot("sharpness", "How far the loss climbs", caption, Axis("Climb", "%", log=True), found, "loss")
+
+
+def noise(document: Document, records: Records) -> Figure | None:
+    """Draw every kind of noise scale, in samples."""
+    del records
+    found = [
+        (short_name(one), one)
+        for measure in document["measures"]
+        if measure["group"] == "noise"
+        for one in numbers_of(measure)
+        if one.unit == "samples" and one.value is not None and one.value > 0
+    ]
+    if not found:
+        return None
+    caption = (
+        "Batches far below the noise scale are mostly noise, far above it samples are wasted. Bars: 95 % intervals over samples, "
+        "where there are any."
+    )
+    return dot_plot("noise", "Noise of the gradient", caption, Axis("Batch", "samples", log=True), found, "noise")
+
+
+def dot_plot(
+    name: str, title: str, caption: str, axis: Axis, found: Sequence[tuple[str, Number]], role: Role
+) -> Figure:
+    """Put one number on each line, the first at the top."""
+    height = {i: float(len(found) - 1 - i) for i in range(len(found))}
+    series = []
+    for i, (label, one) in enumerate(found):
+        bar = numbers.ends(one.estimate)
+        bars = (bar if bar and bar[0] > 0 and math.isfinite(bar[1]) else None,)
+        note = f"{one.name}: {numbers.number(one.value, 4)} {one.unit}"
+        series.append(Series(label, (one.value or 0.0,), (height[i],), role, "mean", "left", bars, (note,)))
+    names = tuple((height[i], label) for i, (label, _) in enumerate(found))
+    left = Axis("", limits=(-0.6, len(found) - 0.25), names=names)
+    shown = [x for one in series for x in (*one.x, *(one.intervals[0] or ()))]
+    return Figure(name, title, caption, around(axis, shown), left, tuple(series))
+
+
+def around(axis: Axis, values: Sequence[float]) -> Axis:
+    """Give a logarithmic axis limits with air around the data."""
+    room = max(1.35, (max(values) / min(values)) ** 0.12)
+    return Axis(axis.label, axis.unit, axis.log, (min(values) / room, max(values) * room))
+
+
+def short_name(one: Number) -> str:
+    """Name a number in a picture whose title says the rest."""
+    words = one.name.replace("Sharpness, ", "").replace("of radius ", "").replace("Noise scale", "simple")
+    return words.removeprefix("simple, ")
+
+
+def spectrum(document: Document, records: Records) -> Figure | None:
+    """Draw the density of curvatures with its band, and the outermost eigenvalues as strokes."""
+    del document
+    found, top, bottom = (records.get(name) for name in ("spectral_density", "top_eigenvalues", "bottom_eigenvalues"))
+    ends = [value for one in (top, bottom) if one for value in one["values"]]
+    if not ends and found is None:
+        return None
+    if found is None:
+        return eigenvalues_only(ends)
+    floor = DEEPEST * max(found["density"])
+    rows = list(zip(found["grid"], found["density"], found["low"], found["high"], strict=True))
+    line = Series(
+        "spectral density",
+        tuple(x for x, *_ in rows),
+        tuple(max(floor, y) for _, y, *_ in rows),
+        "curvature",
+        "solid",
+        "left",
+        tuple((max(floor, low), max(floor, high)) for *_, low, high in rows),
+    )
+    foot = 3 * floor
+    caption = (
+        f"Share of the eigenvalues of the Hessian per unit, {found['starts']} random starts of {found['steps']} steps; band: "
+        f"95 % interval over starts; each smoothed by {numbers.significant(found['width'])}. Logarithmic axis."
+    )
+    series: tuple[Series, ...] = (line,)
+    if ends:
+        series += (strokes(ends, foot),)
+        caption += " Strokes: the outermost eigenvalues, one by one."
+    left = Axis("Density", "", log=True, limits=(floor, 3 * max(found["high"])))
+    return Figure("spectrum", "Curvatures", caption, Axis("Eigenvalue"), left, series)
+
+
+def strokes(values: Iterable[float], foot: float) -> Series:
+    """Mark eigenvalues at the foot of a picture."""
+    found = sorted(values)
+    notes = tuple(f"eigenvalue {numbers.number(x, 4)}" for x in found)
+    return Series("eigenvalues", tuple(found), (foot,) * len(found), "ink", "rug", notes=notes)
+
+
+def eigenvalues_only(values: Sequence[float]) -> Figure:
+    """Draw eigenvalues in their order, where there is no density."""
+    found = sorted(values, reverse=True)
+    notes = tuple(f"eigenvalue {numbers.number(x, 4)}" for x in found)
+    x = tuple(float(i) for i in range(1, len(found) + 1))
+    series = Series("eigenvalues", x, tuple(found), "curvature", "dots", notes=notes)
+    caption = "The outermost eigenvalues of the Hessian that were found, in their order; errors are in the table."
+    names = tuple((place, str(int(place))) for place in x)
+    return Figure(
+        "spectrum", "Curvatures", caption, Axis("Place in their order", names=names), Axis("Eigenvalue"), (series,)
+    )
+
+
+def path(document: Document, records: Records) -> Figure | None:
+    """Draw loss and accuracy on the line to the second checkpoint."""
+    found = records.get("path")
+    if found is None:
+        return None
+    losses = [y for row in found["losses"] for y in row if y is not None]
+    log = bool(losses) and min(losses) > 0 and max(losses) / min(losses) > SHOWN_AS_LOG
+    series = []
+    for (part, style), row, right in zip(PARTS, found["losses"], found["accuracies"], strict=True):
+        x = tuple(found["alphas"])
+        if right is not None:
+            series.append(Series(f"{part} accuracy", x, drawable(right, log=False), "accuracy", style, "right"))
+        series.append(Series(f"{part} loss", x, drawable(row, log=log), "loss", style))
+    accuracies = any(one.side == "right" for one in series)
+    names = [
+        str(name or "").rstrip("/").rpartition("/")[2]
+        for name in (document["problem"]["checkpoint"], document["problem"]["second"])
+    ]
+    caption = (
+        f"Weights (1 {numbers.MINUS} {ALPHA})·this + {ALPHA}·second, {len(found['alphas'])} points, exact. Loss on the left axis"
+        f"{', accuracy in green on the right' if accuracies else ''}. {'Logarithmic' if log else 'Linear'} loss axis."
+    )
+    return Figure(
+        "path",
+        "The path to the second checkpoint",
+        caption,
+        Axis(f"Position {ALPHA} on the path"),
+        Axis("Loss", "nats per sample", log=log),
+        tuple(series),
+        Axis("Accuracy", "%", limits=(0.0, 102.0)) if accuracies else None,
+        tuple(Guide(x, name or word, "ink") for x, name, word in ((0.0, names[0], "this"), (1.0, names[1], "second"))),
+        key=tuple(Key(part, "ink", style) for part, style in PARTS),
+    )
+
+
+def finding(document: Document, figure: Figure) -> str:
+    """Say the main number of a figure, beside its title."""
+    found = by_key([m for m in document["measures"] if m["record"] is not None])
+    boxes = [one for key, one in found.items() if key.startswith("sharpness_")]
+    chosen = {
+        "sharpness": boxes[-1] if boxes else None,
+        "spectrum": found.get("top_eigenvalue_1"),
+        "noise": found.get("noise_scale"),
+        "path": found.get("barrier_train"),
+    }.get(figure.name)
+    if chosen is None or chosen.value is None:
+        return ""
+    words = {"spectrum": "top ", "path": "barrier "}.get(figure.name, "")
+    return f"{words}{numbers.significant(chosen.value)} {chosen.unit}".strip()
+
+
+Draw = Callable[[Document, Records], Figure | None]
+DRAWN: tuple[Draw, ...] = (sharpness, spectrum, path, noise)

@@ -1,0 +1,182 @@
+"""The numbers of a minimum: from the record of each measure to named estimates, ready for tables, sentence and figures."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gengap.report import numbers
+
+Record = Mapping[str, Any]
+Estimate = Mapping[str, Any]
+EXACT, LOWER, UPPER, SAMPLED, BOUNDED = "exact", "lower bound", "upper bound", "sampled", "within its residual"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number.
+
+    Attributes:
+        key: what it is, the same for every checkpoint: a script finds it by this.
+        name: what a reader calls it.
+        unit: its unit, or "".
+        estimate: {"value", "stdev", "stderr", "n", "interval", "method"}.
+        kind: what its error is: "exact", "lower bound", "upper bound", "sampled", "within its residual".
+        note: how far it can be trusted, or "".
+    """
+
+    key: str
+    name: str
+    unit: str
+    estimate: Estimate
+    kind: str
+    note: str = ""
+
+    @property
+    def value(self) -> float | None:
+        """The number itself."""
+        found: float | None = self.estimate["value"]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON form."""
+        return asdict(self)
+
+
+def exact(value: float | None) -> dict[str, Any]:
+    """Make the estimate of a number that has no error, or of a bound."""
+    return {"value": value, "stdev": None, "stderr": None, "n": 1, "interval": None, "method": "exact"}
+
+
+def sampled(estimate: Estimate) -> dict[str, Any]:
+    """Give an estimate with its standard error."""
+    stdev, n = estimate.get("stdev"), estimate["n"]
+    return {**estimate, "stderr": None if stdev is None else stdev / math.sqrt(n)}
+
+
+def within(value: float, low: float | None, high: float | None, method: str) -> dict[str, Any]:
+    """Make the estimate of a number that lies between two others."""
+    return exact(value) | {"interval": [low, high], "method": method}
+
+
+def scaled(estimate: Estimate, factor: float) -> dict[str, Any]:
+    """Change the unit of an estimate."""
+    found = dict(estimate)
+    for name in ("value", "stdev", "stderr"):
+        found[name] = None if found.get(name) is None else found[name] * factor
+    ends = found["interval"]
+    found["interval"] = ends and [None if end is None else end * factor for end in ends]
+    return found
+
+
+def performance(split: str) -> Callable[[Record], Iterator[Number]]:
+    """Give what reads loss, accuracy and gradient of a split."""
+
+    def read(record: Record) -> Iterator[Number]:
+        yield Number(f"{split}_loss", f"Loss, {split}", "nats", sampled(record["loss"]), SAMPLED)
+        if record["accuracy"] is not None:
+            yield Number(f"{split}_accuracy", f"Accuracy, {split}", "%", sampled(record["accuracy"]), SAMPLED)
+        if record["gradient_norm"] is not None:
+            yield Number("gradient_norm", "Gradient norm", "", exact(record["gradient_norm"]), EXACT, "0 at a minimum")
+
+    return read
+
+
+def distance(record: Record) -> Iterator[Number]:
+    """Read the distance from the start."""
+    relative = record["relative"]
+    said = "" if relative is None else f"{numbers.number(relative)} times the norm at the start"
+    yield Number("distance", "Distance from the start", "", exact(record["from_init"]), EXACT, said)
+    yield Number("norm", "Norm of the weights", "", exact(record["norm"]), EXACT)
+
+
+def box(record: Record) -> Iterator[Number]:
+    """Read the sharpness of every radius."""
+    for one in record["records"]:
+        name = f"Sharpness, box of radius {numbers.tick(one['radius'])}"
+        key = f"sharpness_{one['radius']:g}"
+        estimate = exact(one["percent"]) | {"n": len(one["starts"]), "method": "best of several searches"}
+        yield Number(key, name, "%", estimate, LOWER, searches(one))
+
+
+def searches(one: Record) -> str:
+    """Say how well the searches of a box agree."""
+    said = [f"{numbers.whole(one['evaluations'])} evaluations"]
+    if one["agreement"] is not None:
+        said.append(f"two searches agree to {one['agreement']:.2f}")
+    if one["nonfinite"]:
+        said.append(f"{one['nonfinite']} of them not finite, so that the true maximum is not known")
+    return ", ".join(said)
+
+
+def eigenvalues(which: str) -> Callable[[Record], Iterator[Number]]:
+    """Give what reads eigenvalues of one end, and the learning rate that the top one allows."""
+
+    def read(record: Record) -> Iterator[Number]:
+        for i, (value, error) in enumerate(zip(record["values"], record["errors"], strict=True), 1):
+            name = f"{which.capitalize()} eigenvalue {i}" if i > 1 else f"{which.capitalize()} eigenvalue"
+            estimate = within(value, value - error, value + error, "estimated from the residual")
+            note = "" if i > 1 else f"{numbers.whole(record['products'])} products"
+            if i == 1 and not record["converged"]:
+                note += f", not converged to {record['rel_error']:g}"
+            yield Number(f"{which}_eigenvalue_{i}", name, "", estimate, BOUNDED, note)
+        lr = record.get("max_stable_lr")
+        if lr:
+            estimate = within(lr["value"], lr["low"], lr["high"], "from the error of the top eigenvalue")
+            note = f"momentum {lr['momentum']:g}; of the full batch, noise lowers it"
+            yield Number("max_stable_lr", "Largest stable learning rate", "", estimate, UPPER, note)
+
+    return read
+
+
+def trace(record: Record) -> Iterator[Number]:
+    """Read the trace."""
+    n, stderr = max(1, record["samples"]), record["stderr"]
+    estimate = exact(record["value"]) | {"n": n, "stderr": stderr, "stdev": stderr * math.sqrt(n)}
+    estimate |= {"interval": list(record["interval"]), "method": "Student t over probes, 95 %"}
+    note = f"{record['deflated']} directions exact, {record['samples']} probes"
+    yield Number("trace", "Trace of the Hessian", "", estimate, SAMPLED, note)
+
+
+def density(record: Record) -> Iterator[Number]:
+    """Read the shares of the spectrum."""
+    width = numbers.tick(float(f"{record['width']:.2g}"))
+    near, below = (scaled(sampled(record[key]), 100) for key in ("near_zero", "negative"))
+    yield Number("near_zero", f"Eigenvalues within {width} of 0", "%", near, SAMPLED)
+    yield Number("negative", f"Eigenvalues below {numbers.MINUS}{width}", "%", below, SAMPLED)
+    norm = sampled(record["squared_norm"])
+    yield Number("squared_frobenius_norm", "Sum of squared eigenvalues", "", norm, SAMPLED)
+
+
+def path(record: Record) -> Iterator[Number]:
+    """Read the barrier between two checkpoints."""
+    for split, one in zip(("train", "test"), record["summaries"], strict=True):
+        if one["barrier"] is not None:
+            note = "above the line between the losses at the ends, at the points measured"
+            yield Number(
+                f"barrier_{split}", f"Barrier on the path, {split}", "nats", exact(one["barrier"]), LOWER, note
+            )
+
+
+READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
+    "train": performance("train"),
+    "test": performance("test"),
+    "distance": distance,
+    "sharpness": box,
+    "top_eigenvalues": eigenvalues("top"),
+    "bottom_eigenvalues": eigenvalues("bottom"),
+    "trace": trace,
+    "spectral_density": density,
+    "path": path,
+}
+
+
+def numbers_of(measure: Mapping[str, Any]) -> list[Number]:
+    """Read the numbers of one measure that was taken; a measure that only has a picture gives none."""
+    reader = READERS.get(measure["name"])
+    return list(reader(measure["record"])) if reader and measure["record"] is not None else []
+
+
+def by_key(measures: Sequence[Mapping[str, Any]]) -> dict[str, Number]:
+    """Read the numbers of all measures, by what they are."""
+    return {number.key: number for measure in measures for number in numbers_of(measure)}
