@@ -59,7 +59,7 @@ class NoiseScaleMonitor:
     batch must be independent of the others; batch norm in training mode couples the samples of one forward pass, so
     with accumulation the loss is that of batch norm over a backward pass, and `backward` says what it does there.
 
-    Only some steps are observed, as many as `max_overhead` allows. Other steps cost two looks at the clock: hooks are in
+    Only some steps are observed, as many as `max_overhead` allows. Other steps cost a few looks at the clock: hooks are in
     place only while a step is observed. An accelerator is waited for on the first few observed steps and every 50th, to
     learn what they cost; else numbers stay on it until they are read. Under `DistributedDataParallel` all ranks observe
     the same steps, add up a few hundred numbers there, and must call `step` equally often (so not with `join`).

@@ -30,7 +30,7 @@ def found(tmp_path_factory):
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=120) for process in ranks]
+    said = [process.communicate(timeout=240) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], said
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
