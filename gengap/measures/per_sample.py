@@ -178,7 +178,7 @@ def trusted(piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, li
     Raises:
         BadInput: the gradient of the samples together is not the mean of theirs alone.
     """
-    few = select(piece, torch.linspace(0, piece.size - 1, min(TRIED, piece.size)).long())
+    few = some(piece)
     alone = looped(few, params, frozenset(params))
     _, gradient, uses = capture(few, params)
     check_apart(alone, gradient, tolerance(params))
@@ -193,6 +193,26 @@ def trusted(piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, li
         text = f"the layer of {names} is not used as usual; its per-sample gradients are written out, which is slower"
         listen(Message(text, warning=True))
     return frozenset(quick)
+
+
+def some(piece: SamplePiece) -> SamplePiece:
+    """Take a few samples, spread over a piece."""
+    return select(piece, torch.linspace(0, piece.size - 1, min(TRIED, piece.size)).long())
+
+
+def check_few_apart(session: Session, what: str) -> None:
+    """Refuse a loss that mixes samples, as far as a few samples show it.
+
+    Args:
+        session: loss and weights.
+        what: the measure, for the message where the loss has no samples.
+
+    Raises:
+        BadInput: the loss has no samples, or their gradient together is not the mean of theirs alone.
+    """
+    few = some(next(sample_pieces(session.loss, session.params, what)))
+    alone = looped(few, session.params, frozenset(session.params))
+    check_apart(alone, capture(few, session.params)[1], tolerance(session.params))
 
 
 def is_right(use: Use, own: Rows, metric: Metric, direction: Mapping[str, Tensor], grain: float) -> bool:
@@ -230,8 +250,8 @@ def check_apart(alone: Rows, together: Mapping[str, Tensor], allowed: float) -> 
     scale = float(squares_of(alone, None).sqrt().sum())
     if off > allowed * scale:
         raise BadInput(
-            f"the gradient of {len(next(iter(alone.values())))} samples together differs from the sum of theirs alone by "
-            f"{off / scale:.2g} of its size: the network or the loss mixes samples (statistics of the batch, a mean with "
+            f"the gradient of {len(next(iter(alone.values())))} samples together is off the sum of theirs alone by "
+            f"{off:.2g}, of lengths {scale:.2g} in all: the network or the loss mixes samples (statistics of the batch, a mean with "
             f"weights, a loss over pairs); use two_batch_noise_scale, which needs no single samples"
         )
 

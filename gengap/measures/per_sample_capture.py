@@ -175,11 +175,20 @@ def capture(
     found = torch.autograd.grad(total, sought, allow_unused=True)
     gradient = {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(own.items(), found, strict=False)}
     uses = [
-        Use(call.function, call.arguments, narrowed(call.weights, only), slope.detach())
+        Use(call.function, call.arguments, narrowed(call.weights, only), counted(call, slope.detach()))
         for call, slope in zip(calls, found[len(own) :], strict=True)
         if slope is not None and slope.ndim and slope.shape[0] == piece.size == call.arguments["input"].shape[0]
     ]
     return float(total.detach()) / piece.size, gradient, uses
+
+
+def counted(call: Call, slope: Tensor) -> Tensor:
+    """Take away the slopes at padding, of which an embedding gives its weight nothing."""
+    padding = call.arguments.get("padding_idx") if call.function is F.embedding else None
+    if padding is None:
+        return slope
+    row = padding % call.arguments["weight"].shape[0]
+    return slope.masked_fill((call.arguments["input"] == row).unsqueeze(-1), 0)
 
 
 def narrowed(weights: Mapping[str, str], only: frozenset[str] | None) -> dict[str, str]:

@@ -79,9 +79,6 @@ def of_embedding(use: Use, factors: Tensor | None) -> Tensor:
     slope = use.slope.reshape(len(place), -1)
     sums = slope.new_zeros(len(found), slope.shape[1]).index_add_(0, place, slope)
     square = weighted(sums, None if factors is None else factors[found % rows])
-    padding = use.arguments.get("padding_idx")
-    if padding is not None:
-        square[found % rows == padding % rows] = 0  # torch gives that row no gradient
     return slope.new_zeros(len(index)).index_add_(0, found // rows, square)
 
 

@@ -1,6 +1,6 @@
 """Some samples of a piece of a loss, as a piece of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +42,14 @@ def cut(piece: SamplePiece, size: int) -> Iterator[SamplePiece]:
         yield with_samples(piece, inputs, piece.targets[start:stop])
 
 
-def joined(pieces: list[SamplePiece]) -> SamplePiece:
-    """Put pieces of one loss together."""
-    columns = iter([torch.cat(parts) for parts in zip(*(leaves(p.inputs) for p in pieces), strict=True)])
-    inputs = map_tensors(lambda _: next(columns), pieces[0].inputs)
-    return with_samples(pieces[0], inputs, torch.cat([p.targets for p in pieces]))
+def taken(pieces: Sequence[SamplePiece], indices: Tensor) -> SamplePiece:
+    """Put samples from several pieces of one loss together; indices count through all pieces, on the CPU."""
+    start, parts = 0, []
+    for piece in pieces:
+        own = indices[(indices >= start) & (indices < start + piece.size)] - start
+        if len(own):
+            parts.append(select(piece, own.to(piece.targets.device)))
+        start += piece.size
+    columns = iter([torch.cat(column) for column in zip(*(leaves(p.inputs) for p in parts), strict=True)])
+    inputs = map_tensors(lambda _: next(columns), parts[0].inputs)
+    return with_samples(parts[0], inputs, torch.cat([p.targets for p in parts]))
