@@ -76,7 +76,7 @@ def summarised(alphas: Sequence[float], losses: Sequence[float | None]) -> PathS
 
 
 def barrier(known: dict[float, float | None]) -> tuple[float | None, float | None]:
-    """Return the height of the barrier and its position (Entezari et al. 2022, arXiv:2110.06296, definition 2.2)."""
+    """Return the height of the barrier and its position (Entezari et al. 2022, arXiv:2110.06296)."""
     inside = {alpha: loss for alpha, loss in known.items() if 0 <= alpha <= 1}
     first, last = inside.get(0.0), inside.get(1.0)
     if first is None or last is None:

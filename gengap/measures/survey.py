@@ -230,7 +230,7 @@ def surveying(
         if points > 2 * len(place.parts):  # as many multiplications as there are parts come first
             survey.shortcut = FirstLayer(place, stored_samples(fit, place.point), free)
         if manner.resume is not None:
-            full = {**settings, "weights": digest(place.parts), "losses": [f.describe() for f in fit]}
+            full = {**settings, "weights or directions": digest(place.parts), "losses": [f.describe() for f in fit]}
             full["buffers"] = None if buffers is None else digest(buffers.parts)
             survey.file = stack.enter_context(PointFile(Path(manner.resume), full, survey.read(base)))
         yield survey
