@@ -2,22 +2,28 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import Estimate, mean
+from gengap.core.estimate import Estimate, mean, t_quantile
 from gengap.core.events import Listener, Progress, silent
 from gengap.core.seeds import stream
+from gengap.measures import outer_trace
 from gengap.measures.eigenvalues import MATRICES, Matrix, random_start
 from gengap.measures.operators import Operator
-from gengap.measures.protocols import Params, PlainFunction
+from gengap.measures.outer_trace import OuterTrace, roots
+from gengap.measures.piecewise_linear import uses_of_weights
+from gengap.measures.protocols import Chunked, Params, PlainFunction, SamplePiece
 from gengap.measures.quadrature import signs
 from gengap.measures.records import Conditions, Record
 from gengap.measures.ritz import Subspace, coefficients
-from gengap.measures.session import DEFAULT_LIMIT, Names, measuring
+from gengap.measures.sample_mean import check_mean_over_samples
+from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 
+Method = Literal["auto", "per sample", "hutch++"]
 FEWEST = 8  # probes before their scatter is believed
 
 
@@ -28,13 +34,14 @@ class Trace(Record):
     Attributes:
         value: the estimate; for a mean loss in nats per sample, per squared unit of a weight.
         stderr: its standard error, from the scatter of the probes; 0 where no probe was needed.
-        samples: probes, one product each.
+        samples: probes, one product each; for "per sample" passes over the data, in each of which every sample is probed.
         interval: 95 % interval (Student's t).
         layers: the part of each weight tensor by name; they add up to `value`. Their errors come from the same probes and
             are not independent of each other.
         deflated: size of the subspace whose trace is exact.
         share_deflated: its trace over the value.
-        products: in all.
+        products: products with the matrix in all.
+        method: "hutch++", "hutchinson" (the same without a subspace) or "per sample".
         converged: the standard error is within rel_error of the value; else max_products ended it.
         rel_error: the tolerance.
         matrix: "hessian" or "gauss-newton".
@@ -49,6 +56,7 @@ class Trace(Record):
     deflated: int
     share_deflated: float
     products: int
+    method: str
     converged: bool
     rel_error: float
     matrix: Matrix
@@ -56,10 +64,11 @@ class Trace(Record):
 
     def __str__(self) -> str:
         ended = "" if self.converged else f" (not within {self.rel_error:g})"
-        return (
-            f"trace of the {self.matrix} {self.value:.5g} ± {self.stderr:.2g}{ended}: {self.deflated} directions exact, "
-            f"{self.samples} probes, {self.products} products, {self.conditions}"
-        )
+        spent = f"{self.deflated} directions exact, {self.samples} probes, {self.products} products"
+        if self.method == "per sample":
+            spent = f"{self.samples} passes over the data"
+        number = f"trace of the {self.matrix} {self.value:.5g} ± {self.stderr:.2g}{ended}"
+        return f"{number}: {self.method}, {spent}, {self.conditions}"
 
 
 def trace(  # noqa: PLR0913 - options, by keyword only
@@ -67,7 +76,8 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     params: Params | Tensor,
     *,
     rel_error: float = 0.02,
-    deflate: int = 10,
+    method: Method = "auto",
+    deflate: int = 20,
     matrix: Matrix = "hessian",
     max_products: int = 1000,
     seed: int = 0,
@@ -78,7 +88,13 @@ def trace(  # noqa: PLR0913 - options, by keyword only
 ) -> Trace:
     r"""Estimate the trace of the second derivative of `loss`, and the share of every weight tensor in it.
 
-    With an orthonormal basis Q of a Krylov space, which soon holds the outermost eigenvectors,
+    "per sample" probes the Gauss-Newton matrix sample by sample, by squared gradients that are never written out: a few
+    passes give the trace to a per cent (`gengap.measures.outer_trace`). Where the network is piecewise linear in every
+    single weight tensor (linear layers, convolutions, batch norm with fixed statistics, ReLU, pooling, sums; each weight used
+    once), the Hessian has the same diagonal blocks and so the same trace; this is looked up by watching one forward pass.
+    "auto" takes it where that holds and the loss is made of samples, else "hutch++".
+
+    "hutch++": with an orthonormal basis Q of a Krylov space, which soon holds the outermost eigenvectors,
 
     .. math:: \mathrm{tr} H = \mathrm{tr}(Q^T H Q) + E[z^T (1 - QQ^T) H (1 - QQ^T) z],
 
@@ -86,13 +102,15 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     signs; probes are added until the standard error is at most rel_error times the value. That stopping rule looks at the
     data, so the error is a little too small on average; at least 8 probes are made.
 
-    Costs deflate + samples products, and memory for 2 deflate + 3 vectors as long as the weights.
+    Costs deflate + samples products, and memory for 2 deflate + 3 vectors as long as the weights; "per sample" some three
+    times samples gradients, and no vectors.
 
     Args:
         loss: maps the weights, a dict from name to tensor, to a scalar tensor; deterministic, twice differentiable.
         params: the weights, by name or as one tensor; not modified.
         rel_error: the standard error aimed at, relative to the value, > 0.
-        deflate: size of the subspace, 0 for the plain estimator (Hutchinson).
+        method: "auto", "per sample" or "hutch++".
+        deflate: size of the subspace of "hutch++", 0 for the plain estimator (Hutchinson).
         matrix: "hessian" or "gauss-newton"; the second needs a loss made of samples.
         max_products: the most products to spend.
         seed: of start and probes.
@@ -105,13 +123,23 @@ def trace(  # noqa: PLR0913 - options, by keyword only
         The trace with its error.
 
     Raises:
-        BadInput: an argument is out of range, or the loss cannot be used.
+        BadInput: an argument is out of range, the loss cannot be used, or "per sample" was asked for where it is not the trace.
         FloatingPointError: a product is not finite.
 
     Source:
         Hutchinson 1990; Meyer, Musco, Musco & Woodruff 2021, arXiv:2010.09649.
     """
-    check_arguments(rel_error, deflate, matrix, max_products)
+    check_arguments(rel_error, deflate, matrix, max_products, method)
+    if method != "hutch++":
+        with measuring(loss, params, passes="gradient", only=only, check=check, memory_limit=memory_limit) as session:
+            found = by_samples(session, matrix, rel_error, seed, max_products, listen)
+        if found is not None:
+            return found
+        if method == "per sample":
+            raise BadInput(
+                "method is 'per sample', but the network bends in a single weight, or its loss is not convex in few outputs of "
+                "single samples; take method='hutch++'"
+            )
     with measuring(
         loss, params, passes="product", vectors=2 * deflate + 3, only=only, check=check, memory_limit=memory_limit
     ) as session:
@@ -133,11 +161,62 @@ def trace(  # noqa: PLR0913 - options, by keyword only
             deflated=space.count,
             share_deflated=float(exact.sum()) / total.value if total.value else 0.0,
             products=operator.products,
+            method="hutch++" if space.count else "hutchinson",
             converged=probes.enough(exact, rel_error),
             rel_error=rel_error,
             matrix=matrix,
             conditions=session.conditions(),
         )
+
+
+def by_samples(
+    session: Session, matrix: Matrix, rel_error: float, seed: int, most: int, listen: Listener
+) -> Trace | None:
+    """Estimate the trace sample by sample, where that is the trace."""
+    pieces = outer_pieces(session, matrix)
+    if pieces is None:
+        return None
+    parts, factors = pieces
+    found = OuterTrace(seed)
+    while found.passes < outer_trace.FEWEST or (found.stderr > rel_error * found.value and found.passes < most):
+        found.add(parts, session.params, factors)
+        listen(Progress("trace", found.passes, None, "passes", f"{found.value:.5g}" if found.passes else ""))
+    half = t_quantile(max(1, found.passes - 1)) * found.stderr
+    return Trace(
+        value=found.value,
+        stderr=found.stderr,
+        samples=found.passes,
+        interval=(found.value - half, found.value + half),
+        layers=found.estimates(list(session.params)),
+        deflated=0,
+        share_deflated=0.0,
+        products=0,
+        method="per sample",
+        converged=found.stderr <= rel_error * found.value,
+        rel_error=rel_error,
+        matrix=matrix,
+        conditions=session.conditions(),
+    )
+
+
+def outer_pieces(session: Session, matrix: Matrix) -> tuple[list[SamplePiece], list[Tensor]] | None:
+    """Give the pieces of a loss with the roots of its second derivatives by outputs, or None where they do not do."""
+    if not isinstance(session.loss, Chunked) or session.loss.describe().get("batch_norm") == "batch":
+        return None
+    parts = list(session.loss.chunks(session.params))
+    once, linear = uses_of_weights(parts[0].head(min(2, parts[0].size)), session.params)
+    if not (once if matrix == "gauss-newton" else linear):
+        return None
+    factors = []
+    for piece in parts:
+        with torch.no_grad():
+            outputs = piece.outputs(session.params)
+        root = roots(piece, outputs)
+        if root is None:
+            return None
+        factors.append(root)
+    check_mean_over_samples(parts[0], parts[0].outputs(session.params), "the trace by samples")
+    return parts, factors
 
 
 class Probes:
@@ -217,7 +296,7 @@ def krylov(operator: Operator, count: int, seed: int, listen: Listener) -> Subsp
     return space
 
 
-def check_arguments(rel_error: float, deflate: int, matrix: str, max_products: int) -> None:
+def check_arguments(rel_error: float, deflate: int, matrix: str, max_products: int, method: str) -> None:
     """Refuse what cannot be estimated.
 
     Args:
@@ -225,10 +304,13 @@ def check_arguments(rel_error: float, deflate: int, matrix: str, max_products: i
         deflate: size of the subspace.
         matrix: its name.
         max_products: the most to spend.
+        method: its name.
 
     Raises:
         BadInput: one of them is out of range; the message has its value.
     """
+    if method not in get_args(Method):
+        raise BadInput(f"method is {method!r}; choose one of {', '.join(get_args(Method))}")
     if not (math.isfinite(rel_error) and rel_error > 0):
         raise BadInput(f"rel_error is {rel_error!r}; give a positive number, for example 0.02")
     if isinstance(deflate, bool) or not isinstance(deflate, int) or deflate < 0:

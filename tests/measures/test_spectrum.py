@@ -158,13 +158,13 @@ def test_a_softmax_regression_and_the_record():
     )
     loss = problem.loss_function("train", batch_size=7)
     for matrix in ("hessian", "gauss-newton"):
-        found = spectral_density(loss, {"weight": weight}, steps=15, starts=100, matrix=matrix)
-        assert abs(found.trace.value - np.trace(exact)) < 5 * found.trace.stderr < 0.2 * np.trace(exact)
+        found = spectral_density(loss, {"weight": weight}, steps=12, starts=30, matrix=matrix)
+        assert abs(found.trace.value - np.trace(exact)) < 5 * found.trace.stderr < 0.3 * np.trace(exact)
         assert found.nodes[0][-1] == pytest.approx(np.linalg.eigvalsh(exact)[-1], rel=1e-8)
-    again = spectral_density(loss, {"weight": weight}, steps=15, starts=100, matrix="gauss-newton")
+    again = spectral_density(loss, {"weight": weight}, steps=12, starts=30, matrix="gauss-newton")
     assert again.density == found.density
     said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert said["products"] == 1500
+    assert said["products"] == 360
     assert said["samples"] == 40
     assert set(said["trace"]) >= {"value", "stdev", "n", "interval"}
     assert "trace" in str(found)
