@@ -251,8 +251,8 @@ def check_apart(alone: Rows, together: Mapping[str, Tensor], allowed: float) -> 
     if off > allowed * scale:
         raise BadInput(
             f"the gradient of {len(next(iter(alone.values())))} samples together is off the sum of theirs alone by "
-            f"{off:.2g}, of lengths {scale:.2g} in all: the network or the loss mixes samples (statistics of the batch, a mean with "
-            f"weights, a loss over pairs); use two_batch_noise_scale, which needs no single samples"
+            f"{off:.2g}, of lengths {scale:.2g} in all: the network or the loss mixes samples (statistics of the batch, a "
+            f"weighted mean, a loss over pairs); use two_batch_noise_scale, which needs no single samples"
         )
 
 
