@@ -12,72 +12,208 @@ if TYPE_CHECKING:
     from gengap.core.errors import BadInput, GengapError, Interrupted, MissingData, OutOfSpace
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
+    from gengap.measures.average_sharpness import AverageSharpness, average_sharpness
+    from gengap.measures.ball_sharpness import BallSharpness, ball_sharpness
+    from gengap.measures.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
+    from gengap.measures.density import Density, spectral_density
+    from gengap.measures.diffusion import DistanceCurve, DistanceFollower, distance_curve
     from gengap.measures.distance import Distance, distance, distance_ratio
+    from gengap.measures.eigenvalues import Eigenvalues, top_eigenvalues
+    from gengap.measures.evidence import Evidence, log_evidence
     from gengap.measures.landscape import Path, interpolate
+    from gengap.measures.monitor import NoiseScaleMonitor
+    from gengap.measures.noise import NoiseScale, RecipeNoise, noise_scale, recipe_noise
+    from gengap.measures.noise_batches import two_batch_noise_scale
+    from gengap.measures.noise_curvature import CurvatureNoiseScale, curvature_noise_scale
+    from gengap.measures.noise_metric import adam_factors
+    from gengap.measures.noise_reading import NoiseScaleReading
+    from gengap.measures.plane import Plane, plane
+    from gengap.measures.random_potential import RandomPotential, loss_against_distance
+    from gengap.measures.random_rise import RandomRise, random_rise
     from gengap.measures.sharpness import Sharpness, sharpness
+    from gengap.measures.slices import Slice1D, Slice2D, slice_1d, slice_2d
+    from gengap.measures.stability import StableLr, max_stable_lr
+    from gengap.measures.steepness import SteepFraction, steep_fraction
+    from gengap.measures.subspace_sharpness import SubspaceSharpness, subspace_sharpness
+    from gengap.measures.trace import Trace, trace
+    from gengap.measures.trajectory import Trajectory, trajectory
+    from gengap.problem.checkpoint import Checkpoint, load_checkpoint
+    from gengap.problem.from_model import loss_function
     from gengap.problem.load import load
     from gengap.problem.problem import Problem
     from gengap.store.store import Store
     from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
+    from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
     from gengap.training.run import Run
+    from gengap.training.snapshots import Probe, Snapshot, SnapshotFolder
     from gengap.training.solo import train
 
 PUBLIC = {
+    "AverageSharpness": "gengap.measures.average_sharpness",
     "BadInput": "gengap.core.errors",
+    "BallSharpness": "gengap.measures.ball_sharpness",
+    "Checkpoint": "gengap.problem.checkpoint",
     "Comparison": "gengap.comparison",
+    "CovarianceEigenvalues": "gengap.measures.covariance",
+    "CurvatureNoiseScale": "gengap.measures.noise_curvature",
+    "Density": "gengap.measures.density",
     "Distance": "gengap.measures.distance",
+    "DistanceCurve": "gengap.measures.diffusion",
+    "DistanceFollower": "gengap.measures.diffusion",
+    "Eigenvalues": "gengap.measures.eigenvalues",
     "Estimate": "gengap.core.estimate",
+    "Evidence": "gengap.measures.evidence",
     "GengapError": "gengap.core.errors",
-    "Interrupted": "gengap.core.errors",
     "InterpolationSpec": "gengap.studies.study",
+    "Interrupted": "gengap.core.errors",
     "MissingData": "gengap.core.errors",
+    "NoiseScale": "gengap.measures.noise",
+    "NoiseScaleMonitor": "gengap.measures.monitor",
+    "NoiseScaleReading": "gengap.measures.noise_reading",
     "OutOfSpace": "gengap.core.errors",
     "Path": "gengap.measures.landscape",
+    "Plane": "gengap.measures.plane",
+    "Probe": "gengap.training.snapshots",
     "Problem": "gengap.problem.problem",
+    "RandomPotential": "gengap.measures.random_potential",
+    "RandomRise": "gengap.measures.random_rise",
     "Recipe": "gengap.core.recipe",
+    "RecipeNoise": "gengap.measures.noise",
     "Run": "gengap.training.run",
+    "SdeNoise": "gengap.theory.noise_scale",
     "Sharpness": "gengap.measures.sharpness",
     "SharpnessSpec": "gengap.studies.study",
+    "Slice1D": "gengap.measures.slices",
+    "Slice2D": "gengap.measures.slices",
+    "Snapshot": "gengap.training.snapshots",
+    "SnapshotFolder": "gengap.training.snapshots",
+    "StableLr": "gengap.measures.stability",
+    "SteepFraction": "gengap.measures.steepness",
     "Store": "gengap.store.store",
     "Study": "gengap.studies.study",
+    "SubspaceSharpness": "gengap.measures.subspace_sharpness",
+    "Trace": "gengap.measures.trace",
+    "Trajectory": "gengap.measures.trajectory",
+    "adam_factors": "gengap.measures.noise_metric",
+    "average_sharpness": "gengap.measures.average_sharpness",
+    "ball_sharpness": "gengap.measures.ball_sharpness",
     "compare": "gengap.comparison",
     "comparison_study": "gengap.comparison",
+    "covariance_eigenvalues": "gengap.measures.covariance",
+    "curvature_noise_scale": "gengap.measures.noise_curvature",
     "distance": "gengap.measures.distance",
+    "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
     "interpolate": "gengap.measures.landscape",
     "load": "gengap.problem.load",
+    "load_checkpoint": "gengap.problem.checkpoint",
+    "log_evidence": "gengap.measures.evidence",
+    "loss_against_distance": "gengap.measures.random_potential",
+    "loss_function": "gengap.problem.from_model",
+    "max_stable_lr": "gengap.measures.stability",
+    "noise_scale": "gengap.measures.noise",
+    "plane": "gengap.measures.plane",
+    "random_rise": "gengap.measures.random_rise",
     "read_study": "gengap.studies.study",
+    "recipe_noise": "gengap.measures.noise",
+    "recipe_noise_scale": "gengap.theory.noise_scale",
+    "sde_noise_scale": "gengap.theory.noise_scale",
     "sharpness": "gengap.measures.sharpness",
+    "slice_1d": "gengap.measures.slices",
+    "slice_2d": "gengap.measures.slices",
+    "spectral_density": "gengap.measures.density",
+    "steep_fraction": "gengap.measures.steepness",
+    "subspace_overlap": "gengap.measures.covariance",
+    "subspace_sharpness": "gengap.measures.subspace_sharpness",
+    "top_eigenvalues": "gengap.measures.eigenvalues",
+    "trace": "gengap.measures.trace",
     "train": "gengap.training.solo",
+    "trajectory": "gengap.measures.trajectory",
+    "two_batch_noise_scale": "gengap.measures.noise_batches",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of PUBLIC, spelt out for type checkers
+    "AverageSharpness",
     "BadInput",
+    "BallSharpness",
+    "Checkpoint",
     "Comparison",
+    "CovarianceEigenvalues",
+    "CurvatureNoiseScale",
+    "Density",
     "Distance",
+    "DistanceCurve",
+    "DistanceFollower",
+    "Eigenvalues",
     "Estimate",
+    "Evidence",
     "GengapError",
-    "Interrupted",
     "InterpolationSpec",
+    "Interrupted",
     "MissingData",
+    "NoiseScale",
+    "NoiseScaleMonitor",
+    "NoiseScaleReading",
     "OutOfSpace",
     "Path",
+    "Plane",
+    "Probe",
     "Problem",
+    "RandomPotential",
+    "RandomRise",
     "Recipe",
+    "RecipeNoise",
     "Run",
+    "SdeNoise",
     "Sharpness",
     "SharpnessSpec",
+    "Slice1D",
+    "Slice2D",
+    "Snapshot",
+    "SnapshotFolder",
+    "StableLr",
+    "SteepFraction",
     "Store",
     "Study",
+    "SubspaceSharpness",
+    "Trace",
+    "Trajectory",
+    "adam_factors",
+    "average_sharpness",
+    "ball_sharpness",
     "compare",
     "comparison_study",
+    "covariance_eigenvalues",
+    "curvature_noise_scale",
     "distance",
+    "distance_curve",
     "distance_ratio",
     "interpolate",
     "load",
+    "load_checkpoint",
+    "log_evidence",
+    "loss_against_distance",
+    "loss_function",
+    "max_stable_lr",
+    "noise_scale",
+    "plane",
+    "random_rise",
     "read_study",
+    "recipe_noise",
+    "recipe_noise_scale",
+    "sde_noise_scale",
     "sharpness",
+    "slice_1d",
+    "slice_2d",
+    "spectral_density",
+    "steep_fraction",
+    "subspace_overlap",
+    "subspace_sharpness",
+    "top_eigenvalues",
+    "trace",
     "train",
+    "trajectory",
+    "two_batch_noise_scale",
 ]
 
 try:
