@@ -132,7 +132,7 @@ PUBLIC = {
     "two_batch_noise_scale": "gengap.measures.noise_batches",
 }
 
-__all__ = [  # noqa: RUF022 - in the order of PUBLIC, spelt out for type checkers
+__all__ = [
     "AverageSharpness",
     "BadInput",
     "BallSharpness",
