@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gengap.measurement.registry import Measure
+from gengap.measurement.entry import Measure
 from gengap.measurement.task import Task
 from gengap.measurement.work import Speeds
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +14,10 @@ from gengap.core.environment import environment
 from gengap.core.errors import GengapError, Interrupted, OutOfSpace
 from gengap.core.events import Listener, Message, silent
 from gengap.core.files import write_text
+from gengap.measurement.entry import Measure
 from gengap.measurement.folder import DONE, FAILED, Folder, Outcome, now
 from gengap.measurement.plan import LeftOut, Plan, Row, make_plan
-from gengap.measurement.registry import MEASURES, Measure, asked
+from gengap.measurement.registry import MEASURES, asked
 from gengap.measurement.settings import Settings, in_order
 from gengap.measurement.subject import Subject, Trained, load_subject
 from gengap.measurement.task import Task, samples_in_use
@@ -100,6 +101,7 @@ def measure(
     only: Sequence[str] | None = None,
     initial: str | Path | None = None,
     second: str | Path | Trained | None = None,
+    trajectory: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "cpu",
     **more: Any,
@@ -113,6 +115,7 @@ def measure(
             "reparametrisation"); by default all but the last two.
         initial: the checkpoint the training began with, where it is not kept beside the end.
         second: another checkpoint of the same network: the path to it is measured.
+        trajectory: folder of snapshots of the training; by default `snapshots` beside the checkpoint, where it is.
         out: folder for the measures; those in it are used again with `resume`. None: nothing is kept.
         device: where to measure.
         more: `radii`, `samples`, `batch_norm`, `params`, `momentum`, `seed`, `memory_limit`, `budget` as in
@@ -128,7 +131,9 @@ def measure(
     """
     listen, resume = more.pop("listen", silent), more.pop("resume", False)
     settings = Settings(**more) if only is None else Settings(groups=in_order(only), **more)
-    subject = load_subject(problem, checkpoint, initial=initial, second=second, device=find_device(device))
+    subject = load_subject(
+        problem, checkpoint, initial=initial, second=second, trajectory=trajectory, device=find_device(device)
+    )
     if out is not None:
         return take(prepare(subject, settings, Path(out), resume=resume), listen=listen)
     with TemporaryDirectory(prefix="gengap-") as folder:
@@ -220,7 +225,7 @@ def too_late(prepared: Prepared, row: Row) -> str:
 def take_one(prepared: Prepared, row: Row, listen: Listener) -> Outcome:
     """Take one measure and write it, or find it in the folder."""
     measure = MEASURES[row.name]
-    task = Task(prepared.task.subject, prepared.task.settings, prepared.task.samples, listen)
+    task = replace(prepared.task, listen=listen, folder=prepared.folder.path / "points")
     settings = settings_of(measure, task)
     there = prepared.folder.find(measure.name, settings)
     if there is not None:

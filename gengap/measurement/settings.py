@@ -26,6 +26,7 @@ class Settings:
         batch_norm: "running" for the statistics in the checkpoint, "batch" for those of evaluation batches.
         params: patterns of weight names; only the weights they match are moved and differentiated by. Empty: all.
         momentum: of the training, for the largest stable learning rate.
+        l2: precisions of the prior, for the evidence.
         seed: of samples, probes and directions.
         memory_limit: that each measure may use, for example "4 GiB".
         budget: seconds for everything, or None.
@@ -40,6 +41,7 @@ class Settings:
     batch_norm: str = "running"
     params: tuple[str, ...] = ()
     momentum: float = 0.0
+    l2: tuple[float, ...] = (0.1, 1.0, 10.0)
     seed: int = 0
     memory_limit: str | int = "4 GiB"
     budget: float | None = None
@@ -49,8 +51,10 @@ class Settings:
             raise BadInput(f"no group of measures is called {unknown[0]!r}; choose among {', '.join(GROUPS)}")
         if not self.groups:
             raise BadInput(f"no group of measures was chosen; choose among {', '.join(GROUPS)}")
-        if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
-            raise BadInput(f"radius is {', '.join(map(str, self.radii))}; give positive numbers, for example 5e-4,1e-3")
+        check_positive("radius", self.radii, "5e-4,1e-3")
+        check_positive("l2", self.l2, "0.1,1,10")
+        if not (math.isfinite(self.momentum) and 0 <= self.momentum < 1):
+            raise BadInput(f"momentum is {self.momentum}; give a number from 0 up to, but not, 1")
         if self.samples < 0:
             raise BadInput(f"samples is {self.samples}; give a number of training samples, or 0 for all")
         if self.batch_norm not in MODES:
@@ -66,6 +70,21 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def check_positive(name: str, values: Sequence[float], example: str) -> None:
+    """Refuse numbers that are not positive.
+
+    Args:
+        name: what they are.
+        values: the numbers.
+        example: some that can be used.
+
+    Raises:
+        BadInput: there is none, or one is not positive and finite.
+    """
+    if not values or not all(math.isfinite(x) and x > 0 for x in values):
+        raise BadInput(f"{name} is {', '.join(map(str, values))}; give positive numbers, for example {example}")
 
 
 def parse_seconds(text: str) -> float:
@@ -84,6 +103,25 @@ def parse_seconds(text: str) -> float:
     if found is None:
         raise BadInput(f"budget is {text!r}; write a number and a unit, for example 60s, 5m or 1h")
     return float(found[1]) * SECONDS[found[2]]
+
+
+def numbers(text: str, what: str) -> tuple[float, ...]:
+    """Read numbers with commas between them.
+
+    Args:
+        text: for example "5e-4,1e-3".
+        what: what they are, for the message.
+
+    Returns:
+        The numbers, ascending.
+
+    Raises:
+        BadInput: something else stands between the commas.
+    """
+    try:
+        return tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise BadInput(f"{what} is {text!r}; write numbers with commas between them, for example 5e-4,1e-3") from error
 
 
 def in_order(groups: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from gengap.core.errors import BadInput
 from gengap.core.recipe import digest
 from gengap.problem.checkpoint import Checkpoint, load_checkpoint, load_start
 from gengap.problem.problem import Problem
+from gengap.training.snapshots import SnapshotFolder
 
 Tree = Mapping[str, Tensor]
 
@@ -51,6 +52,7 @@ class Subject:
         start: the weights the training began with, or None.
         second: another checkpoint, to which paths are measured, or None.
         second_name: what that is called.
+        trajectory: snapshots of the training, or None.
     """
 
     problem: Problem
@@ -61,6 +63,7 @@ class Subject:
     start: Tree | None = None
     second: Checkpoint | None = None
     second_name: str = ""
+    trajectory: SnapshotFolder | None = None
 
     @cached_property
     def weights(self) -> int:
@@ -73,6 +76,7 @@ class Subject:
         parts = [self.problem.fingerprint, fingerprint(self.params), fingerprint(self.buffers)]
         parts += ["" if self.start is None else fingerprint(self.start)]
         parts += ["" if self.second is None else fingerprint(self.second.params) + fingerprint(self.second.buffers)]
+        parts += [] if self.trajectory is None else [str(self.trajectory.path.resolve())]
         return digest(parts)
 
     @property
@@ -99,6 +103,7 @@ def load_subject(
     *,
     initial: str | Path | None = None,
     second: str | Path | Trained | None = None,
+    trajectory: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Subject:
     """Read a checkpoint and what belongs to it.
@@ -108,6 +113,7 @@ def load_subject(
         checkpoint: a file or folder as `gengap.load_checkpoint` takes it, or a run.
         initial: the checkpoint the training began with; by default the one kept beside the end, where there is one.
         second: another checkpoint of the same network.
+        trajectory: folder of snapshots of the training; by default the one beside the checkpoint, where there is one.
         device: where the weights go.
 
     Returns:
@@ -125,7 +131,30 @@ def load_subject(
     if second is not None:
         other, _, other_name = end_of(problem, second, place)
         check_finite(other.params, other_name)
-    return Subject(problem, name, end.params, end.buffers, place, start, other, other_name)
+    moments = moments_of(checkpoint, trajectory)
+    return Subject(problem, name, end.params, end.buffers, place, start, other, other_name, moments)
+
+
+def moments_of(checkpoint: str | Path | Trained, trajectory: str | Path | None) -> SnapshotFolder | None:
+    """Find the snapshots of the training.
+
+    Args:
+        checkpoint: a folder may hold them.
+        trajectory: their folder, or None.
+
+    Returns:
+        The snapshots, or None.
+
+    Raises:
+        BadInput: the folder that was named holds none.
+    """
+    if trajectory is None and isinstance(checkpoint, str | Path):
+        beside = SnapshotFolder(Path(checkpoint) / "snapshots")
+        return beside if len(beside) else None
+    found = None if trajectory is None else SnapshotFolder(trajectory)
+    if found is not None and not len(found):
+        raise BadInput(f"{trajectory} holds no snapshots; name a folder that gengap train --snapshots wrote")
+    return found
 
 
 def end_of(

@@ -1,6 +1,7 @@
 """One measure about to be taken: the loss it sees, and what it may use."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gengap.core.events import Listener, silent
@@ -19,12 +20,14 @@ class Task:
         settings: how.
         samples: training samples that are used.
         listen: told of the progress.
+        folder: where a grid may keep its finished points, or None.
     """
 
     subject: Subject
     settings: Settings
     samples: int
     listen: Listener = silent
+    folder: Path | None = None
 
     def loss(self, split: str = "train", buffers: Any = None) -> LossFunction:
         """Give the mean loss over the samples: of the training set those in use, of the test set as many at most."""
@@ -42,6 +45,18 @@ class Task:
         """The arguments that every measure takes; that the loss is deterministic was checked before the first one."""
         limits = {"memory_limit": self.settings.memory_limit, "check": False}
         return {"only": self.settings.only, "listen": self.listen, **limits}
+
+    @property
+    def quiet(self) -> dict[str, Any]:
+        """The same for a measure that is over before there is progress to tell of."""
+        return {name: value for name, value in self.common.items() if name != "listen"}
+
+    def points(self, name: str) -> dict[str, Any]:
+        """The same for a measure of many points, whose finished ones outlive Ctrl-C in a file of this name."""
+        if self.folder is None:
+            return self.common
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.common | {"resume": self.folder / f"{name}-{self.samples}.jsonl"}
 
     def on(self, samples: int) -> "Task":
         """Give the same on another number of samples."""

@@ -147,7 +147,8 @@ def dress(axes: Axes, figure: Figure) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=INK, labelsize=TEXT, length=3)
-    axes.grid(axis="x" if figure.left.names else "y", color=RULE, lw=0.7, visible=figure.surface is None)
+    if figure.surface is None:
+        axes.grid(axis="x" if figure.left.names else "y", color=RULE, lw=0.7)
     axes.set_axisbelow(True)
     scale(axes.yaxis, figure.left, values_of(figure, "left"))
     axes.set_ylabel(figure.left.text, color=INK, fontsize=TEXT)

@@ -58,4 +58,33 @@ def path(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
     return heading, iter(list(zip(*columns, strict=True)))
 
 
-CURVES = {"spectral_density": density, "path": path}
+def line(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give losses and accuracies along a line."""
+    heading, rows = path({**record, "alphas": record["positions"]})
+    return ("position", *heading[1:]), rows
+
+
+def plane(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give the training loss at every point of a grid."""
+    grid = record["grid"]
+    rows = [
+        [x, y, loss]
+        for y, line in zip(grid["y"], grid["losses"][0], strict=True)
+        for x, loss in zip(grid["x"], line, strict=True)
+    ]
+    return ("x", "y", "train_loss"), iter(rows)
+
+
+def growth(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give the distance at every snapshot."""
+    columns = ("steps", "distances", "norms", "angles")
+    return ("step", "distance", "norm", "angle"), iter(list(zip(*(record[name] for name in columns), strict=True)))
+
+
+CURVES = {
+    "spectral_density": density,
+    "path": path,
+    "slice_1d": line,
+    "slice_2d": plane,
+    "distance_curve": growth,
+}

@@ -23,6 +23,34 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
         "most radius times (|x_i| + 1). The maximum is searched, so the number is a lower bound.",
         f"{ARXIV}1609.04836",
     ),
+    "subspace_sharpness": (
+        "Sharpness in random subspaces",
+        "The same maximum over a box in the span of random directions with normal entries: mean over several draws, each a lower "
+        "bound. Such a box reaches farther than the full one of the same radius, so the two do not compare.",
+        f"{ARXIV}1609.04836",
+    ),
+    "ball_sharpness": (
+        "Sharpness in the ball",
+        "The largest climb within a Euclidean distance, as in sharpness-aware training. A lower bound.",
+        f"{ARXIV}2010.01412",
+    ),
+    "adaptive_sharpness": (
+        "Adaptive sharpness",
+        "The same with every weight's movement in units of the weight itself, which makes the number the same for all rescalings "
+        "of the layers of a ReLU network. A lower bound.",
+        f"{ARXIV}2102.11600",
+    ),
+    "average_sharpness": (
+        "Average-case sharpness",
+        "The mean climb when every weight gets independent Gaussian noise. An unbiased estimate, no bound.",
+        f"{ARXIV}2206.06232",
+    ),
+    "random_rise": (
+        "Rise towards random corners",
+        "The climb when every weight moves to a random face of its box. Random directions all rise about alike; the steepest "
+        "ones are far above them.",
+        f"{ARXIV}1609.04836",
+    ),
     "top_eigenvalues": (
         "Top eigenvalues, largest stable learning rate",
         "The largest curvatures of the training loss, with errors estimated from the residuals. Full-batch gradient descent with "
@@ -45,6 +73,40 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
         "95 % interval over the starts.",
         f"{ARXIV}1901.10159",
     ),
+    "noise_scale": (
+        "Noise scale",
+        "The trace of the covariance of the gradient of one sample over the squared length of the mean gradient. Both parts are "
+        "unbiased; the interval is over samples.",
+        f"{ARXIV}1812.06162",
+    ),
+    "curvature_noise_scale": (
+        "Curvature-weighted noise scale",
+        "The same with both parts weighted by the Hessian: what decides how much a step at the best learning rate gains.",
+        f"{ARXIV}1812.06162",
+    ),
+    "covariance_eigenvalues": (
+        "Eigenvalues of the gradient covariance",
+        "The largest variances of the gradient of one sample along any direction.",
+        f"{ARXIV}1901.11518",
+    ),
+    "log_evidence": (
+        "Bayesian evidence",
+        "How well the labels support this minimum with a Gaussian prior of precision l2, by Laplace's approximation. The ratio "
+        "for the null model is below zero where the minimum explains the labels better than guessing.",
+        f"{ARXIV}1710.06451",
+    ),
+    "slice_1d": (
+        "Slices",
+        "Loss along one or two random directions, every filter of which is as long as the same filter of the weights, so that 1 "
+        "moves each filter by its own length. Exact at each point; a few directions of very many.",
+        f"{ARXIV}1712.09913",
+    ),
+    "distance_curve": (
+        "Distance while training",
+        "Distance from the start at each snapshot, and whether it grows like the logarithm of the number of updates or like a "
+        "power of it.",
+        f"{ARXIV}1705.08741",
+    ),
     "path": (
         "Path to the second checkpoint",
         "Loss on the straight line (1 - alpha) this + alpha other through both checkpoints. Exact at each point.",
@@ -62,5 +124,6 @@ def definitions(names: Sequence[str]) -> list[dict[str, Any]]:
     Returns:
         {"name", "text", "link"} for each word; link is None where none is needed.
     """
-    found = [WORDS[name] for name in WORDS if name in names]
+    known = {*names, *(["slice_1d"] if "slice_2d" in names else [])}
+    found = [WORDS[name] for name in WORDS if name in known]
     return [{"name": name, "text": text, "link": link or None} for name, text, link in found]

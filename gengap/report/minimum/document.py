@@ -9,6 +9,16 @@ from gengap.report.minimum.rows import numbers_of
 from gengap.report.minimum.sentence import answer, doubts, question
 
 FORMAT = "gengap.measure/1"
+READ = (
+    "loss",
+    "sharpness",
+    "hessian",
+    "noise",
+    "distance",
+    "landscape",
+    "evidence",
+    "reparametrisation",
+)  # in this order
 Json = dict[str, Any]
 
 
@@ -34,6 +44,7 @@ def minimum_document(
     Returns:
         A JSON value; its form is described in docs/reference/json.md.
     """
+    measures = sorted(measures, key=lambda measure: READ.index(measure["group"]))
     taken = [measure for measure in measures if measure["record"] is not None]
     return {
         "format": FORMAT,

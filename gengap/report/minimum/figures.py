@@ -6,12 +6,13 @@ from typing import Any
 
 from gengap.report import numbers
 from gengap.report.minimum.rows import Number, by_key, numbers_of
-from gengap.report.shapes import Axis, Figure, Guide, Key, Role, Series, drawable
+from gengap.report.shapes import Axis, Figure, Guide, Key, Role, Series, Surface, drawable, nothing
 
 Document = Mapping[str, Any]
 Records = Mapping[str, Mapping[str, Any]]
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 SHOWN_AS_LOG = 100.0  # a larger ratio than this hides the small values on a linear axis
+CONTOURS_AS_RATIOS = 20.0
 DEEPEST = 1e-7  # of the highest density: what is lower is the foot of the figure
 PARTS: tuple[tuple[str, Any], ...] = (("train", "solid"), ("test", "dashed"))
 
@@ -87,7 +88,7 @@ def around(axis: Axis, values: Sequence[float]) -> Axis:
 def short_name(one: Number) -> str:
     """Name a number in a picture whose title says the rest."""
     words = one.name.replace("Sharpness, ", "").replace("of radius ", "").replace("Noise scale", "simple")
-    return words.removeprefix("simple, ")
+    return words.removeprefix("simple, ").partition(", radius")[0]
 
 
 def spectrum(document: Document, records: Records) -> Figure | None:
@@ -173,9 +174,109 @@ def path(document: Document, records: Records) -> Figure | None:
         Axis("Loss", "nats per sample", log=log),
         tuple(series),
         Axis("Accuracy", "%", limits=(0.0, 102.0)) if accuracies else None,
-        tuple(Guide(x, name or word, "ink") for x, name, word in ((0.0, names[0], "this"), (1.0, names[1], "second"))),
+        tuple(
+            Guide(x, name if names[0] != names[1] else word, "ink")
+            for x, name, word in ((0.0, names[0], "this"), (1.0, names[1], "second"))
+        ),
         key=tuple(Key(part, "ink", style) for part, style in PARTS),
     )
+
+
+def slices(document: Document, records: Records) -> Figure | None:
+    """Draw the loss on a random plane as contours, the point itself in the middle."""
+    del document
+    found = records.get("slice_2d")
+    if found is None:
+        return None
+    grid, axes = found["grid"], found["axes"]
+    heights = [z for row in grid["losses"][0] for z in row if z is not None]
+    if not heights:
+        return nothing("slice_2d", "A random plane through it", "The loss is nowhere finite on this plane.")
+    surface = Surface(
+        tuple(grid["x"]),
+        tuple(grid["y"]),
+        tuple(tuple(row) for row in grid["losses"][0]),
+        levels(min(heights), max(heights)),
+        "loss, nats",
+        "loss",
+    )
+    here = Series("this checkpoint", (0.0,), (0.0,), "curvature", "dots", notes=("this checkpoint",))
+    caption = (
+        f"Training loss in nats on {len(grid['x'])} {numbers.TIMES} {len(grid['y'])} points, exact; dot: the checkpoint. Two "
+        f"random directions of very many, scaled by {axes['scaling']}: 1 moves each {axes['scaling']} by its own length."
+    )
+    labels = [Axis(f"{word} direction") for word in ("First", "Second")]
+    return Figure("slice_2d", "A random plane through it", caption, labels[0], labels[1], (here,), surface=surface)
+
+
+def levels(low: float, high: float) -> tuple[float, ...]:
+    """Choose round heights for contours: ratios where the loss spans decades, else equal steps."""
+    if low > 0 and high / low > CONTOURS_AS_RATIOS:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1.0,) if len(decades) > 6 else (1.0, 3.0) if len(decades) > 3 else (1.0, 2.0, 5.0)
+        inside = [factor * 10.0**k for k in decades for factor in steps]
+    else:
+        step = nice((high - low) / 6) or 1.0
+        inside = [step * k for k in range(math.floor(low / step), math.ceil(high / step) + 1)]
+    kept = [level for level in inside if low <= level <= high]
+    return (*([inside[0]] if not kept or kept[0] > low else []), *kept, max(high, *inside[-1:]) * 1.0001)
+
+
+def nice(x: float) -> float:
+    """Round up to 1, 2 or 5 times a power of ten."""
+    if x <= 0:
+        return 0.0
+    unit = 10.0 ** math.floor(math.log10(x))
+    return next(factor * unit for factor in (1.0, 2.0, 5.0, 10.0) if factor * unit >= x)
+
+
+def line(document: Document, records: Records) -> Figure | None:
+    """Draw the loss along a random direction."""
+    del document
+    found = records.get("slice_1d")
+    if found is None:
+        return None
+    losses = [y for row in found["losses"] for y in row if y is not None]
+    log = bool(losses) and min(losses) > 0 and max(losses) / min(losses) > SHOWN_AS_LOG
+    x = tuple(found["positions"])
+    series = tuple(
+        Series(f"{part} loss", x, drawable(row, log=log), "loss", style)
+        for (part, style), row in zip(PARTS, found["losses"], strict=True)
+    )
+    scaling = found["axes"]["scaling"]
+    caption = (
+        f"Loss along one random direction of very many, {len(x)} points, exact; 1 moves each {scaling} by its own length. Solid: "
+        f"train, dashed: test. {'Logarithmic' if log else 'Linear'} axis."
+    )
+    left = Axis("Loss", "nats per sample", log=log)
+    key = tuple(Key(part, "ink", style) for part, style in PARTS)
+    return Figure("slice_1d", "A random line through it", caption, Axis("Random direction"), left, series, key=key)
+
+
+def growth(document: Document, records: Records) -> Figure | None:
+    """Draw the distance from the start against the logarithm of the updates."""
+    del document
+    found = records.get("distance_curve")
+    if found is None:
+        return None
+    points = [(float(t), y) for t, y in zip(found["steps"], found["distances"], strict=True) if t > 0]
+    if len(points) < 2:
+        return None
+    x, y = zip(*points, strict=True)
+    series = [
+        Series(
+            "distance", x, y, "loss", "dots", notes=tuple(f"update {t:,.0f}: {numbers.number(d)}" for t, d in points)
+        )
+    ]
+    fit, said = found["log_fit"], ""
+    if fit is not None:
+        times = [t for t in x if found["fitted"][0] <= t <= found["fitted"][1]]
+        height = tuple(fit["intercept"]["value"] + fit["slope"]["value"] * math.log(t) for t in times)
+        series.insert(0, Series("log law", tuple(times), height, "ink", "dashed"))
+        said = f" Dashed: the log law; {found['laws']['verdict']}."
+    caption = f"Distance of the weights from the start at {len(x)} snapshots, exact.{said} Logarithmic axis of updates."
+    below = Axis("Updates", log=True)
+    return Figure("distance_curve", "How far it went", caption, below, Axis("Distance from the start"), tuple(series))
 
 
 def finding(document: Document, figure: Figure) -> str:
@@ -195,4 +296,4 @@ def finding(document: Document, figure: Figure) -> str:
 
 
 Draw = Callable[[Document, Records], Figure | None]
-DRAWN: tuple[Draw, ...] = (sharpness, spectrum, path, noise)
+DRAWN: tuple[Draw, ...] = (sharpness, spectrum, slices, noise, path, growth, line)

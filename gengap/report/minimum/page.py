@@ -14,7 +14,7 @@ from gengap.report.page import inert, picture, safe_link, templates, zoomable
 from gengap.report.shapes import Figure
 
 Document = Mapping[str, Any]
-IN_FRONT = 4
+IN_FRONT = 6
 
 
 def write_report(document: Document, folder: Path) -> Path:

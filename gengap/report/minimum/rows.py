@@ -144,6 +144,10 @@ def density(record: Record) -> Iterator[Number]:
     near, below = (scaled(sampled(record[key]), 100) for key in ("near_zero", "negative"))
     yield Number("near_zero", f"Eigenvalues within {width} of 0", "%", near, SAMPLED)
     yield Number("negative", f"Eigenvalues below {numbers.MINUS}{width}", "%", below, SAMPLED)
+    if record["steep"]:
+        share = scaled(sampled(record["steep"]), 100)
+        name = f"Eigenvalues above {100 * record['threshold']:g} % of the top one"
+        yield Number("steep_share", name, "%", share, SAMPLED, "the steep share of the space")
     norm = sampled(record["squared_norm"])
     yield Number("squared_frobenius_norm", "Sum of squared eigenvalues", "", norm, SAMPLED)
 
@@ -158,16 +162,120 @@ def path(record: Record) -> Iterator[Number]:
             )
 
 
+def subspaces(record: Record) -> Iterator[Number]:
+    """Read the sharpness in random subspaces."""
+    name = f"Sharpness, {record['dim']} random directions, radius {numbers.tick(record['radius'])}"
+    note = f"{len(record['draws'])} subspaces, each a lower bound; {numbers.whole(record['evaluations'])} evaluations"
+    yield Number("subspace_sharpness", name, "%", sampled(record["percent"]), SAMPLED, note)
+
+
+def ball(key: str, name: str) -> Callable[[Record], Iterator[Number]]:
+    """Give what reads the worst case in a ball."""
+
+    def read(record: Record) -> Iterator[Number]:
+        estimate = exact(record["percent"]) | {"n": len(record["starts"]), "method": "best of several searches"}
+        note = searches(record)
+        yield Number(key, f"{name} of radius {numbers.tick(record['radius'])}", "%", estimate, LOWER, note)
+
+    return read
+
+
+def average(record: Record) -> Iterator[Number]:
+    """Read the mean rise under noise, in the percent of the other forms."""
+    estimate = scaled(sampled(record["rise"]), 100 / (1 + record["base"]))
+    note = f"{record['rise']['n']} pairs" + (
+        "" if record["converged"] else f", not converged to {record['rel_error']:g}"
+    )
+    name = f"Sharpness, mean under noise of {numbers.tick(record['sigma'])}"
+    yield Number("average_sharpness", name, "%", estimate, SAMPLED, note)
+
+
+def corners(record: Record) -> Iterator[Number]:
+    """Read the rise towards random corners of the box."""
+    estimate = scaled(sampled(record["rise"]), 100 / (1 + record["base"]))
+    ends = [numbers.number(record["percent"][level]) for level in ("0.0", "1.0")]
+    name = f"Sharpness, random corners, radius {numbers.tick(record['radius'])}"
+    yield Number("random_rise", name, "%", estimate, SAMPLED, f"{record['rise']['n']} corners: {ends[0]} to {ends[1]}")
+
+
+def noise(record: Record) -> Iterator[Number]:
+    """Read the noise scale with its parts."""
+    parts = (
+        ("trace_covariance", "Trace of the gradient covariance"),
+        ("squared_gradient_norm", "Squared gradient norm"),
+    )
+    if record["simple"] is not None:
+        yield Number("noise_scale", "Noise scale", "samples", sampled(record["simple"]), SAMPLED, record["method"])
+    else:
+        estimate = exact(record["at_least"]) | {"method": "low end of the 95 % interval"}
+        yield Number("noise_scale_at_least", "Noise scale, at least", "samples", estimate, LOWER, record["reason"])
+    for key, name in parts:
+        yield Number(key, name, "", sampled(record[key]), SAMPLED, "unbiased")
+
+
+def curvature_noise(record: Record) -> Iterator[Number]:
+    """Read the curvature-weighted noise scale."""
+    note = f"{record['probes']} probes"
+    if record["scale"] is not None:
+        estimate = sampled(record["scale"])
+        yield Number("curvature_noise_scale", "Noise scale, curvature-weighted", "samples", estimate, SAMPLED, note)
+    yield Number("curvature_trace", "Trace of Hessian times covariance", "", sampled(record["trace"]), SAMPLED, note)
+
+
+def covariance(record: Record) -> Iterator[Number]:
+    """Read the top eigenvalues of the gradient covariance."""
+    for i, (value, error) in enumerate(zip(record["values"], record["residuals"], strict=True), 1):
+        name = (
+            f"Top eigenvalue {i} of the gradient covariance" if i > 1 else "Top eigenvalue of the gradient covariance"
+        )
+        estimate = within(value, value - error, value + error, "residual")
+        yield Number(f"covariance_eigenvalue_{i}", name, "", estimate, BOUNDED, record["method"] if i == 1 else "")
+
+
+def growth(record: Record) -> Iterator[Number]:
+    """Read by which law the distance grew."""
+    fit = record["log_fit"]
+    if fit is not None:
+        slope, n = fit["slope"], fit["n"]
+        ends = fit["bootstrap_interval"] or slope["interval"]
+        method = "bootstrap of blocks, 95 %" if fit["bootstrap_interval"] else "Student t, 95 %"
+        estimate = exact(slope["value"]) | {"stderr": slope["stderr"], "n": n, "interval": ends, "method": method}
+        note = f"{record['laws']['verdict']}: {record['laws']['reason']}"
+        yield Number("log_slope", "Distance per e-fold of updates", "", estimate, SAMPLED, note)
+
+
+def evidence(record: Record) -> Iterator[Number]:
+    """Read the log evidence ratio of every prior, or the log evidence where there is no null model."""
+    for row in record["rows"]:
+        found, prior = row["evidence"], f"l2 {numbers.tick(row['l2'])}"
+        ratio = found["ratio_for_null"]
+        what, value = ("ratio for the null model", ratio) if ratio is not None else ("of the labels", found["value"])
+        kind = EXACT if found["stderr"] is None else SAMPLED
+        note = "" if row["at_minimum"] else "not a minimum with this prior, so that the approximation says nothing"
+        estimate = exact(value) | {"stderr": found["stderr"], "method": record["method"]}
+        yield Number(f"log_evidence_{row['l2']:g}", f"Log evidence {what}, {prior}", "nats", estimate, kind, note)
+
+
 READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
     "train": performance("train"),
     "test": performance("test"),
     "distance": distance,
+    "distance_curve": growth,
     "sharpness": box,
+    "average_sharpness": average,
+    "ball_sharpness": ball("ball_sharpness", "Sharpness, ball"),
+    "adaptive_sharpness": ball("adaptive_sharpness", "Sharpness, adaptive ball"),
+    "random_rise": corners,
+    "subspace_sharpness": subspaces,
     "top_eigenvalues": eigenvalues("top"),
     "bottom_eigenvalues": eigenvalues("bottom"),
     "trace": trace,
     "spectral_density": density,
     "path": path,
+    "noise_scale": noise,
+    "curvature_noise_scale": curvature_noise,
+    "covariance_eigenvalues": covariance,
+    "log_evidence": evidence,
 }
 
 

@@ -54,8 +54,10 @@ def curvature(found: Mapping[str, Number]) -> str:
 
 def noise(found: Mapping[str, Number]) -> str:
     """Say the noise scale."""
-    scale = found.get("noise_scale")
-    return "" if scale is None or scale.value is None else f"noise scale is {significant(scale.value)} samples"
+    scale, least = found.get("noise_scale"), found.get("noise_scale_at_least")
+    if scale is not None and scale.value is not None:
+        return f"noise scale is {significant(scale.value)} samples"
+    return "" if least is None or least.value is None else f"noise scale is at least {significant(least.value)} samples"
 
 
 def place(found: Mapping[str, Number]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gengap.report import numbers
-from gengap.report.minimum.rows import BOUNDED, LOWER, SAMPLED, UPPER, Number, numbers_of
+from gengap.report.minimum.rows import BOUNDED, EXACT, LOWER, SAMPLED, UPPER, Number, numbers_of
 
 Document = Mapping[str, Any]
 NEGLIGIBLE, NARROW = 1e-5, 2e-3  # relative errors and widths that the digits of a table do not show
@@ -81,7 +81,7 @@ def bounds(one: Number) -> str:
     """Write the interval of a number; where it is too narrow to be written, or there is none, the kind of number it is."""
     ends = numbers.ends(one.estimate)
     if one.kind == BOUNDED or ends is None or one.value is None or ends[1] - ends[0] <= NARROW * abs(one.value):
-        return "" if one.kind == SAMPLED else one.kind
+        return EXACT if one.kind == SAMPLED and ends is not None else "" if one.kind == SAMPLED else one.kind
     return numbers.interval(one.estimate)
 
 

@@ -1,0 +1,85 @@
+"""Curvature: the outermost eigenvalues, their sum and their density."""
+
+from gengap.measurement.entry import Measure, Taken
+from gengap.measurement.task import Task
+from gengap.measurement.work import Work
+from gengap.measures.density import spectral_density
+from gengap.measures.eigenvalues import top_eigenvalues
+from gengap.measures.stability import max_stable_lr
+from gengap.measures.trace import trace
+
+STEPS, STARTS = 40, 4  # of the density: a quarter of the usual 80 x 8 products
+TOP, BOTTOM = 5, 2
+COARSE = 1e-2  # error of the bottom eigenvalues, which lie closer together
+STEEP = 0.1  # of the top curvature: what counts as steep
+
+
+def top(task: Task) -> Taken:
+    """Find the top eigenvalues, and the learning rate that they allow."""
+    k = min(TOP, task.subject.weights)
+    found = top_eigenvalues(task.loss(), task.subject.params, k=k, seed=task.settings.seed, **task.common)
+    stable = max_stable_lr(found, momentum=task.settings.momentum).to_dict() if found.values[0] > 0 else None
+    return found.to_dict() | {"max_stable_lr": stable}, str(found)
+
+
+def bottom(task: Task) -> Taken:
+    """Find the bottom eigenvalues."""
+    found = top_eigenvalues(
+        *(task.loss(), task.subject.params),
+        k=min(BOTTOM, task.subject.weights),
+        which="bottom",
+        rel_error=COARSE,
+        seed=task.settings.seed,
+        **task.common,
+    )
+    return found.to_dict(), str(found)
+
+
+def total(task: Task) -> Taken:
+    """Estimate the trace."""
+    found = trace(task.loss(), task.subject.params, seed=task.settings.seed, **task.common)
+    return found.to_dict(), str(found)
+
+
+def density(task: Task) -> Taken:
+    """Estimate the spectral density, and with it the share of steep directions."""
+    steps = min(STEPS, max(2, task.subject.weights))
+    found = spectral_density(
+        task.loss(), task.subject.params, steps=steps, starts=STARTS, seed=task.settings.seed, **task.common
+    )
+    highest = max(nodes[-1] for nodes in found.nodes)
+    steep = found.share_above(STEEP * highest).to_dict() if highest > 0 else None
+    return found.to_dict() | {"steep": steep, "threshold": STEEP}, str(found)
+
+
+MEASURES = (
+    Measure(
+        40,
+        "top_eigenvalues",
+        "hessian",
+        "Top eigenvalues of the Hessian",
+        lambda _: Work(products=22, vectors=2_000),
+        top,
+        True,
+        settings=lambda t: {"k": TOP, "momentum": t.settings.momentum},
+    ),
+    Measure(50, "trace", "hessian", "Trace of the Hessian", lambda _: Work(products=40, vectors=600), total),
+    Measure(
+        61,
+        "bottom_eigenvalues",
+        "hessian",
+        "Bottom eigenvalues of the Hessian",
+        lambda _: Work(products=45, vectors=4_000),
+        bottom,
+        settings=lambda _: {"k": BOTTOM, "rel_error": COARSE},
+    ),
+    Measure(
+        72,
+        "spectral_density",
+        "hessian",
+        "Spectral density of the Hessian",
+        lambda _: Work(products=STEPS * STARTS, vectors=10 * STEPS * STARTS),
+        density,
+        settings=lambda _: {"steps": STEPS, "starts": STARTS},
+    ),
+)

@@ -1,0 +1,79 @@
+"""The loss along lines and planes."""
+
+import numpy as np
+
+from gengap.measurement.entry import Measure, Taken, test_share
+from gengap.measurement.task import Task
+from gengap.measurement.work import Work
+from gengap.measures.landscape import interpolate
+from gengap.measures.slices import slice_1d, slice_2d
+
+NO_SECOND = "it needs another checkpoint of the same network; name one by --second"
+POINTS = 25
+LOW, HIGH = -0.5, 1.5
+SIDE = 13  # points along each axis of the plane
+
+
+def path(task: Task) -> Taken:
+    """Evaluate both losses along the line to the second checkpoint."""
+    subject, second = task.subject, task.subject.second
+    assert second is not None
+    running = task.conditions["batch_norm"] == "running"
+    found = interpolate(
+        [task.loss(), task.loss("test")],
+        a=subject.params,
+        b=second.params,
+        alphas=np.linspace(LOW, HIGH, POINTS).tolist(),
+        a_buffers=subject.buffers if running else None,
+        b_buffers=second.buffers if running else None,
+        **task.points("path"),
+    )
+    return found.to_dict(), f"path to {subject.second_name}: {found.summaries[0]} (train), {found.summaries[1]} (test)"
+
+
+def line(task: Task) -> Taken:
+    """Evaluate both losses along a random direction."""
+    losses = [task.loss(), task.loss("test")]
+    found = slice_1d(losses, task.subject.params, seed=task.settings.seed, **task.points("slice_1d"))
+    return found.to_dict(), f"{len(found.positions)} points along a {found.axes}"
+
+
+def plane(task: Task) -> Taken:
+    """Evaluate the training loss on a random plane."""
+    side = np.linspace(-1, 1, SIDE).tolist()
+    found = slice_2d(
+        task.loss(), task.subject.params, x=side, y=side, seed=task.settings.seed, **task.points("slice_2d")
+    )
+    return found.to_dict(), f"{SIDE} x {SIDE} points: {found}"
+
+
+MEASURES = (
+    Measure(
+        51,
+        "path",
+        "landscape",
+        "Path to the second checkpoint",
+        lambda t: Work(values=POINTS * (1 + test_share(t))),
+        path,
+        missing=lambda t: "" if t.subject.second is not None else NO_SECOND,
+        settings=lambda _: {"points": POINTS, "low": LOW, "high": HIGH},
+    ),
+    Measure(
+        60,
+        "slice_1d",
+        "landscape",
+        "Slice along a random direction",
+        lambda t: Work(values=POINTS * (1 + test_share(t))),
+        line,
+        settings=lambda _: {"points": POINTS},
+    ),
+    Measure(
+        70,
+        "slice_2d",
+        "landscape",
+        "Slice along a random plane",
+        lambda _: Work(values=SIDE * SIDE),
+        plane,
+        settings=lambda _: {"side": SIDE},
+    ),
+)

@@ -1,0 +1,124 @@
+"""Oracle: the sums of the costs, done by hand on measures whose cost is stated."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from gengap.core.errors import BadInput
+from gengap.measurement.entry import Measure
+from gengap.measurement.plan import make_plan
+from gengap.measurement.settings import Settings, in_order, numbers, parse_seconds
+from gengap.measurement.work import Speeds, Work
+
+MILLI = Speeds(value=0.0, gradient=1e-3, product=0.0, weights=0)  # a gradient of 1,000 samples takes a second
+
+
+@dataclass
+class Asked:
+    """As much of a task as planning looks at."""
+
+    samples: int
+    settings: Settings = field(default_factory=Settings)
+    subject: SimpleNamespace = field(default_factory=SimpleNamespace)
+
+    def on(self, samples):
+        return Asked(samples, self.settings)
+
+
+def measure(name, gradients, headline=False, missing=""):
+    return Measure(
+        0, name, "loss", name, lambda _: Work(gradients=gradients), None, headline, missing=lambda _: missing
+    )
+
+
+FOUR = [measure("a", 1, headline=True), measure("b", 4), measure("c", 2, headline=True), measure("d", 1)]
+
+
+def plan(budget, samples=4_000, measures=FOUR, spent=0.0, kept=()):
+    task = Asked(samples, Settings(budget=budget))
+    return make_plan(task, measures, MILLI, spent=spent, kept=lambda m, _: m.name in kept)
+
+
+def test_without_a_budget_everything_is_taken_on_all_samples():
+    made = plan(None)
+    assert (made.samples, [row.name for row in made.rows], made.left_out) == (4_000, ["a", "b", "c", "d"], ())
+    assert [row.seconds for row in made.rows] == pytest.approx([4, 16, 8, 4])
+    assert made.seconds == pytest.approx(32)
+
+
+@pytest.mark.parametrize(
+    ("budget", "samples", "taken"),
+    [
+        (32.1, 4_000, "abcd"),
+        (31.0, 4_000, "abc"),
+        (20.0, 4_000, "acd"),  # d still fits where b does not
+        (12.1, 4_000, "ac"),
+        (11.9, 2_000, "acd"),  # headlines of 12 s do not fit: half the samples, 6 s, and 2 s of d beside them
+        (3.05, 1_000, "ac"),
+        (1.51, 500, "ac"),
+        (1.2, 500, "ad"),  # not even the headlines on the fewest samples: as many as fit, in order
+        (0.1, 500, ""),
+    ],
+)
+def test_a_budget_halves_the_samples_until_the_headlines_fit(budget, samples, taken):
+    made = plan(budget)
+    assert (made.samples, "".join(row.name for row in made.rows)) == (samples, taken)
+    assert made.seconds <= budget
+    assert {one.name for one in made.left_out} == set("abcd") - set(taken)
+    assert all("budget" in one.why for one in made.left_out)
+    assert bool(made.remark) == (samples < 4_000)
+
+
+def test_what_is_there_already_and_what_is_spent_count():
+    assert "".join(row.name for row in plan(16.1, kept="bc").rows) == "abcd"
+    assert plan(16.1, kept="b").rows[1].detail == "there already"
+    assert plan(16.1, spent=10.0).samples == 2_000
+
+
+def test_what_is_missing_is_said_whatever_the_budget():
+    made = plan(None, measures=[*FOUR, measure("e", 1, missing="name it by --second")])
+    assert [(one.name, one.why) for one in made.left_out] == [("e", "name it by --second")]
+
+
+def test_few_samples_are_not_halved():
+    made = plan(0.1, samples=300)
+    assert (made.samples, made.remark) == (300, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60), ("5m", 300), ("1.5h", 5400), ("90", 90), ("2 min", 120), (" 0.5 s ", 0.5)]
+)
+def test_times(text, seconds):
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "fast", "60x", "-1s", "1e3"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(BadInput, match=r"budget is .*; write a number and a unit"):
+        parse_seconds(text)
+
+
+WRONG = {
+    "group": ({"groups": ("loss", "sharp")}, "no group of measures is called 'sharp'; choose among loss, distance"),
+    "none": ({"groups": ()}, "no group of measures was chosen"),
+    "radius": ({"radii": (1e-3, -1.0)}, "radius is 0.001, -1.0; give positive numbers"),
+    "nan": ({"radii": (float("nan"),)}, "radius is nan"),
+    "samples": ({"samples": -1}, "samples is -1"),
+    "statistics": ({"batch_norm": "recompute"}, "batch_norm is 'recompute'; choose one of running, batch"),
+    "budget": ({"budget": 0.0}, "budget is 0.0 seconds"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings_that_cannot_be_used(case):
+    fields, says = WRONG[case]
+    with pytest.raises(BadInput, match=says):
+        Settings(**fields)
+
+
+def test_words_of_the_command_line():
+    assert in_order(["noise", "loss", "noise", "odd"]) == ("loss", "noise", "odd")
+    assert numbers("1e-3, 5e-4", "radius") == (5e-4, 1e-3)
+    with pytest.raises(BadInput, match="radius is 'a,b'"):
+        numbers("a,b", "radius")
