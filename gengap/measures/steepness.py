@@ -226,9 +226,10 @@ def binomial(successes: int, n: int) -> Estimate:
     """Estimate a share with Wilson's 95 % interval, which is right for 0 and n too (Wilson 1927)."""
     share = successes / n
     middle, width = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2)
-    low, high = ((middle - width) / (1 + Z**2 / n), (middle + width) / (1 + Z**2 / n))
+    low = (middle - width) / (1 + Z**2 / n) if successes else 0.0
+    high = (middle + width) / (1 + Z**2 / n) if successes < n else 1.0
     stdev = math.sqrt(share * (1 - share) * n / (n - 1)) if n > 1 else None
-    return Estimate(share, stdev, n, (max(0.0, low), min(1.0, high)), "Wilson, 95 %")
+    return Estimate(share, stdev, n, (low, high), "Wilson, 95 %")
 
 
 def check_steep(along: str, threshold: float, radius: float, steps: int) -> None:
