@@ -6,7 +6,7 @@ from typing import Any
 
 from gengap.report import numbers
 from gengap.report.minimum.rows import Number, by_key, numbers_of
-from gengap.report.shapes import Axis, Figure, Guide, Key, Role, Series, Surface, drawable, nothing
+from gengap.report.shapes import Axis, Figure, Guide, Key, Role, Series, Surface, drawable, nothing, padded
 
 Document = Mapping[str, Any]
 Records = Mapping[str, Mapping[str, Any]]
@@ -138,10 +138,9 @@ def eigenvalues_only(values: Sequence[float]) -> Figure:
     x = tuple(float(i) for i in range(1, len(found) + 1))
     series = Series("eigenvalues", x, tuple(found), "curvature", "dots", notes=notes)
     caption = "The outermost eigenvalues of the Hessian that were found, in their order; errors are in the table."
-    names = tuple((place, str(int(place))) for place in x)
-    return Figure(
-        "spectrum", "Curvatures", caption, Axis("Place in their order", names=names), Axis("Eigenvalue"), (series,)
-    )
+    below = Axis("Place in their order", limits=(0.5, len(x) + 0.5), names=tuple((i, str(int(i))) for i in x))
+    left = Axis("Eigenvalue", limits=padded(found))
+    return Figure("spectrum", "Curvatures", caption, below, left, (series,))
 
 
 def path(document: Document, records: Records) -> Figure | None:
