@@ -56,7 +56,7 @@ class Distance(Record):
     def __str__(self) -> str:
         relative = "" if self.relative is None else f" ({self.relative:.4g} of the norm at the start)"
         growth = "" if self.growth is None else f" ({self.growth:.4g} times that at the start)"
-        angle = "" if self.angle is None else f", {self.angle:.3g}° from its direction"
+        angle = "" if self.angle is None else f", turned by {self.angle:.3g}°"
         return f"{self.from_init:.4g} from the start{relative}, norm {self.norm:.4g}{growth}{angle}"
 
 
