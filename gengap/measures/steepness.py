@@ -1,7 +1,7 @@
 """Which share of the space is steep: of the dimensions by the Hessian, or of random directions by the rise of the loss."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -166,7 +166,7 @@ def of_curvature(
     if not largest > 0:
         raise BadInput(f"the largest curvature is {largest!r}: the loss rises nowhere; measure a minimum")
     return SteepFraction(
-        share=mean([rule.mean(lambda nodes: (nodes >= threshold * largest).astype(float)) for rule in rules]),
+        share=within_0_and_1(mean([rule.mean(lambda x: (x >= threshold * largest).astype(float)) for rule in rules])),
         effective=mean([rule.mean(lambda nodes: nodes / largest) for rule in rules]),
         threshold=threshold,
         steepest=largest,
@@ -220,6 +220,14 @@ def of_directions(
         cost=surface.evaluations + samples,
         conditions=session.conditions(),
     )
+
+
+def within_0_and_1(share: Estimate) -> Estimate:
+    """Cut the interval of a share at 0 and 1: few starts give a symmetric one that goes beyond."""
+    if share.interval is None:
+        return share
+    low, high = share.interval
+    return replace(share, interval=(max(0.0, low), min(1.0, high)), method=f"{share.method}, cut at 0 and 1")
 
 
 def binomial(successes: int, n: int) -> Estimate:

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import binomtest
 
 from gengap.core.errors import BadInput
-from gengap.measures.steepness import binomial, steep_fraction
+from gengap.core.estimate import mean
+from gengap.measures.steepness import binomial, steep_fraction, within_0_and_1
 
 RNG = torch.Generator().manual_seed(0)
 VALUES = torch.cat([torch.linspace(4, 10, 200), torch.linspace(-0.5, 0.5, 200)]).double()
@@ -63,6 +64,15 @@ def test_random_directions_in_many_dimensions_are_all_alike():
     assert high.share.value == 0
     assert high.share.interval == (0, pytest.approx(0.0714, abs=1e-3))
     assert abs(low.effective.value - VALUES.mean().item() / 10) < 5 * low.effective.stderr
+
+
+def test_the_interval_of_a_share_stays_a_share():
+    """Of 0.1 and 0.3 Student's interval goes from -1.07 to 1.47."""
+    found = within_0_and_1(mean([0.1, 0.3]))
+    assert (found.value, found.interval) == (pytest.approx(0.2), (0.0, 1.0))
+    assert "cut at 0 and 1" in found.method
+    inside = mean([0.1, 0.11, 0.12])
+    assert within_0_and_1(inside).interval == inside.interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (0, 30), (7, 30), (30, 30), (1, 1000)])
