@@ -117,8 +117,8 @@ def test_the_gradient_by_z_is_that_of_the_loss_along_the_columns():
 
 def test_a_small_limit_draws_again_and_finds_the_same():
     loss, w = quadratic(1000, 1)
-    kept = subspace_sharpness(loss, w, dim=20, repeats=1, iterations=2)
-    again = subspace_sharpness(loss, w, dim=20, repeats=1, iterations=2, memory_limit=12 * 8 * 1000)
+    kept = subspace_sharpness(loss, w, dim=60, repeats=1, iterations=2)
+    again = subspace_sharpness(loss, w, dim=60, repeats=1, iterations=2, memory_limit=25 * 8 * 1000)
     assert kept.stored
     assert not again.stored
     assert again.values == kept.values
