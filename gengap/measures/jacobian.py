@@ -114,7 +114,7 @@ class Jacobian:
             if count <= known:
                 continue
             made = Rows(piece, self._own)
-            cost = int(self._session.memory.per_sample * piece.size) + tree_bytes(self._own)
+            cost = int(self._session.memory.kept_per_sample * piece.size) + tree_bytes(self._own)
             if cost <= self._room and count == len(self._kept) + 1:
                 self._room -= cost
                 self._kept.append(made)

@@ -90,7 +90,7 @@ def noise_scale(  # noqa: PLR0913 - options, by keyword only
     tr(Sigma) has N - 1 in its denominator, and tr(Sigma)/N is taken from the square of the mean. Intervals are over
     samples, that of the ratio is Fieller's; where |G|^2 is not told from zero there is no ratio, only the low end.
 
-    Costs about one and a half gradients of the loss where layers are linear, convolutional, embeddings or
+    Costs about two gradients of the loss where layers are linear, convolutional, embeddings or
     normalisations (batch norm with running statistics); gradients of single samples are written out, in blocks, for
     all other weights and for those that are used twice. Memory does not grow with samples times weights.
 

@@ -120,7 +120,7 @@ def curvature_noise_scale(  # noqa: PLR0913 - options, by keyword only
     function = loss_of(loss, buffers, None)
     check_apart_in_batch_norm(function)
     with measuring(
-        function, params, passes="product", vectors=6, only=only, check=check, memory_limit=memory_limit
+        function, params, passes="product", vectors=10, only=only, check=check, memory_limit=memory_limit
     ) as session:
         factors = checked_metric(metric, session.params)
         check_few_apart(session, WHAT)

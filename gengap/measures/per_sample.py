@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from gengap.core.seeds import stream
 from gengap.measures.per_sample_capture import Use, capture
 from gengap.measures.per_sample_rest import Rows, along_of, looped, rows_in_blocks, squares_of
 from gengap.measures.per_sample_squares import squares
-from gengap.measures.protocols import SamplePiece, sample_pieces
+from gengap.measures.protocols import Chunked, SamplePiece, sample_pieces
 from gengap.measures.sample_rows import select
 from gengap.measures.session import Session
 from gengap.measures.trees import dot, resolution
@@ -135,7 +135,8 @@ def gather(session: Session, metric: Metric, listen: Listener) -> Gathered:
         BadInput: the loss has no samples, or mixes them.
     """
     first = next(sample_pieces(session.loss, session.params, WHAT))
-    quick = trusted(first, session.params, metric, listen)
+    quick, each = trusted(first, session.params, metric, listen)
+    make_room(session, each)
     for names in (quick, frozenset[str]()):
         reader = PerSample(session, names, metric, listen)
         norms, total = reader.first_pass()
@@ -163,7 +164,9 @@ def tolerance(params: Mapping[str, Tensor]) -> float:
     return min(0.3, max(1e-6, 1e4 * resolution(params)))
 
 
-def trusted(piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, listen: Listener) -> frozenset[str]:
+def trusted(
+    piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, listen: Listener
+) -> tuple[frozenset[str], float]:
     """Try shortcuts on a few samples of a piece against one plain backward pass each.
 
     Args:
@@ -173,7 +176,7 @@ def trusted(piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, li
         listen: is told of a shortcut that is wrong.
 
     Returns:
-        The names of the weights whose shortcut is right.
+        The names of the weights whose shortcut is right, and the bytes that all shortcuts hold for a sample.
 
     Raises:
         BadInput: the gradient of the samples together is not the mean of theirs alone.
@@ -192,7 +195,19 @@ def trusted(piece: SamplePiece, params: Mapping[str, Tensor], metric: Metric, li
         names = ", ".join(own)
         text = f"the layer of {names} is not used as usual; its per-sample gradients are written out, which is slower"
         listen(Message(text, warning=True))
-    return frozenset(quick)
+    return frozenset(quick), sum(use.bytes for use in uses) / few.size
+
+
+def make_room(session: Session, each: float) -> None:
+    """Choose a smaller chunk where the memory limit does not allow for `each` more bytes a sample."""
+    memory, loss = session.memory, session.loss
+    if not (isinstance(loss, Chunked) and memory.per_sample):
+        return
+    room, cost = memory.free + loss.chunk_size * memory.per_sample, memory.per_sample + each
+    chunk = max(1, min(loss.chunk_size, int(room / cost)))
+    if chunk < loss.chunk_size:
+        session.loss = loss.with_chunk(chunk)
+    session.memory = replace(memory, free=max(0, int(room - chunk * cost)))
 
 
 def some(piece: SamplePiece) -> SamplePiece:

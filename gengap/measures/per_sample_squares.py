@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gengap.measures.per_sample_capture import Use
 
-ELEMENTS = 1 << 22  # of the largest tensor made at once: more leaves the cache
+ELEMENTS = 1 << 20  # of the largest tensor made at once, unless one sample takes more: larger ones leave the cache
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 
