@@ -12,7 +12,7 @@ import gengap
 from gengap.measures.first_layer import FirstLayer
 from gengap.measures.landscape import interpolate
 from gengap.measures.positions import Curve
-from gengap.measures.slices import slice_2d
+from gengap.measures.slices import slice_1d, slice_2d
 
 WIDE, HIDDEN, SAMPLES = 150, 6, 30
 RNG = torch.Generator().manual_seed(4)
@@ -163,3 +163,13 @@ def test_float32_differs_by_rounding_only():
     path = interpolate(task.loss_function("train"), a=a, b=b)
     exact = [naive(task, *ends(task), t) for t in path.alphas]
     assert path.losses[0] == pytest.approx(exact, rel=1e-5)
+
+
+def test_a_bias_that_moves_alone():
+    task = problem("linear")
+    a, _ = ends(task)
+    found = slice_1d(task.loss_function("train"), a, positions=[-1, 0.5, 1, 2, 3], vectors="whole", only="*.bias")
+    (d,) = found.axes.directions
+    assert set(d) == {"1.bias", "3.bias"}
+    moved = [{n: p + t * d.get(n, 0 * p) for n, p in a.items()} for t in found.positions]
+    assert found.losses[0] == pytest.approx([naive(task, end, end, 0) for end in moved], rel=1e-11)

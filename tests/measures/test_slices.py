@@ -172,6 +172,14 @@ def test_a_zero_filter_does_not_move():
     assert float(d["params"][1].norm()) == pytest.approx(5)
 
 
+def test_a_filter_that_a_given_direction_lacks_does_not_move():
+    w = torch.tensor([[1.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
+    along = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    (d,) = slice_1d(lambda p: p.sum(), w, direction=along, positions=[1], scaling="filter").axes.directions
+    assert d["params"].tolist() == [[0.0, 0.0], [5.0, 0.0]]
+    assert along.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+
+
 def test_records():
     square = slice_2d(loss, PARAMS, x=[0, 1], y=[0, 1])
     said = json.loads(json.dumps(square.to_dict(), allow_nan=False))
