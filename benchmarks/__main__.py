@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-SUBJECTS = ("training", "bf16", "interpolation", "startup")
+SUBJECTS = ("training", "bf16", "interpolation", "curvature", "sharpness", "noise", "monitor", "startup")
 RESULTS = Path(__file__).parent / "results"
 
 

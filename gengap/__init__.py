@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gengap.measures.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
     from gengap.measures.density import Density, spectral_density
     from gengap.measures.diffusion import DistanceCurve, DistanceFollower, distance_curve
-    from gengap.measures.distance import Distance, distance, distance_ratio
+    from gengap.measures.distance import Distance, displacement_angle, distance, distance_ratio
     from gengap.measures.eigenvalues import Eigenvalues, top_eigenvalues
     from gengap.measures.evidence import Evidence, log_evidence
     from gengap.measures.landscape import Path, interpolate
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gengap.measures.plane import Plane, plane
     from gengap.measures.random_potential import RandomPotential, loss_against_distance
     from gengap.measures.random_rise import RandomRise, random_rise
+    from gengap.measures.rescaling import RescalingCheck, rescaling_check, usual_measures
+    from gengap.measures.rescalings import Rescaling, find_rescalings
     from gengap.measures.sharpness import Sharpness, sharpness
     from gengap.measures.slices import Slice1D, Slice2D, slice_1d, slice_2d
     from gengap.measures.stability import StableLr, max_stable_lr
@@ -79,6 +81,8 @@ PUBLIC = {
     "RandomRise": "gengap.measures.random_rise",
     "Recipe": "gengap.core.recipe",
     "RecipeNoise": "gengap.measures.noise",
+    "Rescaling": "gengap.measures.rescalings",
+    "RescalingCheck": "gengap.measures.rescaling",
     "Run": "gengap.training.run",
     "SdeNoise": "gengap.theory.noise_scale",
     "Sharpness": "gengap.measures.sharpness",
@@ -101,9 +105,11 @@ PUBLIC = {
     "comparison_study": "gengap.comparison",
     "covariance_eigenvalues": "gengap.measures.covariance",
     "curvature_noise_scale": "gengap.measures.noise_curvature",
+    "displacement_angle": "gengap.measures.distance",
     "distance": "gengap.measures.distance",
     "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
+    "find_rescalings": "gengap.measures.rescalings",
     "interpolate": "gengap.measures.landscape",
     "load": "gengap.problem.load",
     "load_checkpoint": "gengap.problem.checkpoint",
@@ -117,6 +123,7 @@ PUBLIC = {
     "read_study": "gengap.studies.study",
     "recipe_noise": "gengap.measures.noise",
     "recipe_noise_scale": "gengap.theory.noise_scale",
+    "rescaling_check": "gengap.measures.rescaling",
     "sde_noise_scale": "gengap.theory.noise_scale",
     "sharpness": "gengap.measures.sharpness",
     "slice_1d": "gengap.measures.slices",
@@ -130,6 +137,7 @@ PUBLIC = {
     "train": "gengap.training.solo",
     "trajectory": "gengap.measures.trajectory",
     "two_batch_noise_scale": "gengap.measures.noise_batches",
+    "usual_measures": "gengap.measures.rescaling",
 }
 
 __all__ = [
@@ -163,6 +171,8 @@ __all__ = [
     "RandomRise",
     "Recipe",
     "RecipeNoise",
+    "Rescaling",
+    "RescalingCheck",
     "Run",
     "SdeNoise",
     "Sharpness",
@@ -185,9 +195,11 @@ __all__ = [
     "comparison_study",
     "covariance_eigenvalues",
     "curvature_noise_scale",
+    "displacement_angle",
     "distance",
     "distance_curve",
     "distance_ratio",
+    "find_rescalings",
     "interpolate",
     "load",
     "load_checkpoint",
@@ -201,6 +213,7 @@ __all__ = [
     "read_study",
     "recipe_noise",
     "recipe_noise_scale",
+    "rescaling_check",
     "sde_noise_scale",
     "sharpness",
     "slice_1d",
@@ -214,6 +227,7 @@ __all__ = [
     "train",
     "trajectory",
     "two_batch_noise_scale",
+    "usual_measures",
 ]
 
 try:

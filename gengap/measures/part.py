@@ -68,14 +68,16 @@ class Part:
     Attributes:
         loss: of all weights.
         held: the weights that do not move, by name.
+        order: names of all weights as the user has them; a plain function may go by their order.
     """
 
     loss: LossFunction
     held: Params
+    order: tuple[str, ...]
 
     def whole(self, params: Params) -> dict[str, Tensor]:
         """Give all weights."""
-        return {**self.held, **params}
+        return {name: params[name] if name in params else self.held[name] for name in self.order}
 
     def __call__(self, params: Params) -> Tensor:
         """Return the mean loss."""
@@ -124,7 +126,7 @@ class ChunkedPart(Part):
 
     def with_chunk(self, size: int) -> "ChunkedPart":
         """Give the same in smaller pieces."""
-        return ChunkedPart(self.chunked.with_chunk(size), self.held)
+        return ChunkedPart(self.chunked.with_chunk(size), self.held, self.order)
 
     def chunks(self, params: Params) -> Iterator[PartPiece]:
         """Yield the pieces."""
@@ -152,6 +154,6 @@ def part_piece(piece: SamplePiece, held: Params) -> PartPiece:
     return PartPiece(piece, held, piece.size, piece.inputs, piece.targets)
 
 
-def part(loss: LossFunction, held: Params) -> Part:
-    """Hold some weights of a loss fixed."""
-    return ChunkedPart(loss, held) if isinstance(loss, Chunked) else Part(loss, held)
+def part(loss: LossFunction, held: Params, order: tuple[str, ...]) -> Part:
+    """Hold some weights of a loss fixed; `order` has the names of all."""
+    return ChunkedPart(loss, held, order) if isinstance(loss, Chunked) else Part(loss, held, order)
