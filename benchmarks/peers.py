@@ -7,6 +7,7 @@ for its symmetric matrices. Nothing else of it is changed.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,7 @@ class Counted:
     """PyHessian's products, counted."""
 
     def __init__(self) -> None:
-        import pyhessian.hessian as module
-
+        module: Any = import_module("pyhessian.hessian")  # the package puts a class under that name
         self.module, self.original, self.products = module, module.hessian_vector_product, 0
 
     def __enter__(self) -> "Counted":

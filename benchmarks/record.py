@@ -171,18 +171,21 @@ class Record:
         return path
 
 
-def in_turns(contestants: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+def in_turns(
+    contestants: Mapping[str, Callable[[], float]], repetitions: int, *, warm: bool = True
+) -> dict[str, list[float]]:
     """Time several things one after the other, again and again, so that a busy machine is busy for all.
 
     Args:
-        contestants: functions that return their seconds; each runs once unmeasured before.
+        contestants: functions that return their seconds.
         repetitions: measured rounds; every other one goes in reverse order.
+        warm: run each once unmeasured before.
 
     Returns:
         Seconds of every round, by name.
     """
     found: dict[str, list[float]] = {name: [] for name in contestants}
-    for work in contestants.values():
+    for work in contestants.values() if warm else ():
         work()
     for i in range(repetitions):
         names = list(contestants) if i % 2 == 0 else list(reversed(contestants))
