@@ -25,7 +25,8 @@ def with_samples(piece: SamplePiece, inputs: Any, targets: Tensor) -> SamplePiec
     """
     size = targets.shape[0]
     if isinstance(piece, PartPiece):
-        return PartPiece(with_samples(piece.piece, inputs, targets), piece.held, size, inputs, targets)
+        whole = with_samples(piece.piece, inputs, targets)
+        return replace(piece, piece=whole, size=size, inputs=inputs, targets=targets)
     return replace(piece, size=size, inputs=inputs, targets=targets)  # type: ignore[type-var]
 
 

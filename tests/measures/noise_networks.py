@@ -113,6 +113,15 @@ class Hidden(nn.Module):
         return self.out(torch.tanh(Outer.apply(torch.tanh(self.both(x)), self.both.weight)))
 
 
+class HiddenAtTimes(Hidden):
+    """The same for some samples only."""
+
+    def forward(self, x):
+        h = torch.tanh(self.both(x))
+        seldom = Outer.apply(h * (x[:, :1] > 50), self.both.weight)
+        return self.out(h + seldom)
+
+
 class TimeFirst(nn.Module):
     """A linear layer over positions whose first axis is time, not samples."""
 
@@ -176,7 +185,7 @@ KINDS = {
         lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(12, C)), (6, 3)
     ),
     "linear over a grid": Kind(
-        lambda: nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Flatten(), nn.Linear(36, C)), (2, 2, 7)
+        lambda: nn.Sequential(nn.Linear(9, 9), nn.Tanh(), nn.Flatten(), nn.Linear(36, C)), (2, 2, 9)
     ),
     "two inputs": Kind(TwoInputs, ((4,), (2,))),
     "dict inputs": Kind(TwoInputs, {"right": (2,), "left": (4,)}),

@@ -46,7 +46,7 @@ def test_equals_gradients_of_the_same_batches_by_hand(mode):
     c = case("batch norm", n=130)
     model = c.problem.model(1, dtype=torch.float64).train(mode == "batch")
     params = {k: p.detach() for k, p in model.named_parameters()}
-    loss = c.problem.loss_function("train", batch_norm=mode, buffers=dict(model.named_buffers()))
+    loss = c.problem.loss_function("train", batch_norm=mode, batch_size=10, buffers=dict(model.named_buffers()))
     found = two_batch_noise_scale(loss, params, b_small=4, b_big=12, seed=1)
     traces, norms, seen = [], [], []
     with measuring(loss, params, passes="gradient") as session:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noise_networks import KINDS, Case, case, single_gradients
+from noise_networks import KINDS, Case, HiddenAtTimes, case, single_gradients
 from torch import nn
 
 import gengap
@@ -66,6 +66,7 @@ def test_a_metric_weighs_the_squares(name):
     assert found.trace_covariance.value == pytest.approx(trace, rel=1e-9)
     assert found.squared_gradient_norm.value == pytest.approx(norm, rel=1e-8, abs=1e-9 * trace)
     assert found.metric == "weighted"
+    assert set(found.one_by_one) == set(noise_scale(loss_of(c), c.params).one_by_one)
 
 
 @pytest.mark.parametrize("name", ["mlp", "embedding", "lstm", "conv2d", "batch norm"])
@@ -78,6 +79,22 @@ def test_only_restricts_to_weights_by_pattern(name):
     assert found.trace_covariance.value == pytest.approx(trace, rel=1e-9)
     assert found.squared_gradient_norm.value == pytest.approx(norm, rel=1e-8, abs=1e-9 * trace)
     assert found.conditions.weights == sum(c.params[n].numel() for n in names)
+
+
+def test_a_shortcut_that_fails_for_some_samples_only_is_noticed_in_the_sum():
+    """The samples that are tried first do not show the second use of the weight."""
+    rng, said = torch.Generator().manual_seed(6), []
+    x, y = torch.randn(20, 4, generator=rng, dtype=torch.float64), torch.arange(20) % 3
+    x[7] *= 100 / x[7, 0]
+    problem = gengap.Problem(model=HiddenAtTimes, loss="cross_entropy", train=(x, y), test=(x, y))
+    model = problem.model(0, dtype=torch.float64)
+    c = Case(problem, model, {k: p.detach() for k, p in model.named_parameters()}, x, y)
+    trace, norm = unbiased(single_gradients(c))
+    found = noise_scale(problem, c.params, listen=said.append)
+    assert found.trace_covariance.value == pytest.approx(trace, rel=1e-9)
+    assert found.squared_gradient_norm.value == pytest.approx(norm, rel=1e-8, abs=1e-9 * trace)
+    assert found.one_by_one == tuple(c.params)
+    assert [e.text for e in said if isinstance(e, Message) and e.warning and "do not add up" in e.text]
 
 
 def test_linear_regression_has_a_closed_form():
@@ -251,7 +268,7 @@ def test_what_mixes_samples_is_refused(mixed):
     data = (c.inputs, torch.arange(11) % 3)
     problem = gengap.Problem(model=model, loss=loss, train=data, test=data)
     params = dict(problem.model(0, dtype=torch.float64).named_parameters())
-    with pytest.raises(BadInput, match="mixes samples"):
+    with pytest.raises(BadInput, match=r"3 samples together .* mixes samples"):
         noise_scale(problem, params)
 
 
