@@ -1,7 +1,7 @@
 """How much memory a measure takes: foretold from a few samples, kept below a limit, and read afterwards."""
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from gengap.core.errors import BadInput
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-TRANSIENT = 1.5  # what a pass allocates beside what it saves, as a factor on the saved bytes
+TRANSIENT = 2.0  # what kernels and the allocator take beside the tensors of a pass, as a factor: up to 2.3 was seen
+GRAPH = 1.5  # the same for graphs that are kept, of which there are more and smaller tensors: up to 1.4 was seen
+SPARE = 48 * 2**20  # what torch loads and sets up on first use, in bytes; of a small limit a quarter
 TRIAL = 4  # samples of the smaller trial pass; the larger one has twice as many
 
 
@@ -24,35 +25,15 @@ class Memory:
 
     Attributes:
         limit: bytes.
-        per_sample: bytes that one sample takes in one pass of the kind the measure makes.
+        per_sample: bytes that one sample takes at the worst moment of a pass of the kind the measure makes.
         free: bytes left for graphs that are kept, once one chunk and the measure's vectors are paid for.
+        kept_per_sample: bytes of the graph of one sample, where it is kept.
     """
 
     limit: int
     per_sample: float
     free: int
-
-
-def saved_bytes(work: Callable[[], object]) -> int:
-    """Count the bytes that autograd saves for backward passes while `work` runs, each storage once.
-
-    Args:
-        work: builds a graph and returns what holds it, so that nothing is freed and counted twice.
-
-    Returns:
-        Bytes of all distinct storages; weights and inputs are among them.
-    """
-    seen: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with saved_tensors_hooks(pack, lambda x: x):
-        held = work()
-    del held
-    return sum(seen.values())
+    kept_per_sample: float = 0.0
 
 
 def plan(limit: int, per_sample: float, vectors: int, chunk: int) -> tuple[int, int]:
@@ -70,12 +51,12 @@ def plan(limit: int, per_sample: float, vectors: int, chunk: int) -> tuple[int, 
     Raises:
         BadInput: the limit is too small for a single sample.
     """
-    room = limit - vectors
+    room = limit - vectors - min(SPARE, limit // 4)
     size = min(chunk, int(room / per_sample)) if per_sample else chunk
     if room < 0 or size < 1:
         needed = vectors + per_sample
         raise BadInput(
-            f"memory_limit is {readable(limit)}, but this measure needs at least {readable(needed)} "
+            f"memory_limit is {readable(limit)}, but this measure needs at least {readable(needed + min(SPARE, needed / 3))} "
             f"({readable(vectors)} of them for vectors as long as the weights); raise it, or ask for less at once"
         )
     return size, max(0, int(room - size * per_sample))

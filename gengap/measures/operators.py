@@ -1,20 +1,16 @@
 """Matrices as large as the weights, known by their products with vectors: the Hessian and the Gauss-Newton matrix."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gengap.measures import memory as m
-from gengap.measures.protocols import Piece, SamplePiece, check_differentiable, pieces, sample_pieces
-from gengap.measures.second_order import second_derivative_needed
+from gengap.measures.linearised import Linearise, Product, outer_curvature, second_derivative
+from gengap.measures.protocols import Piece, pieces, sample_pieces
 from gengap.measures.session import Session
 from gengap.measures.trees import common_dtype, size, unravel
-
-Parts = Sequence[Tensor | None]  # one tensor a weight; None stands for zeros
-Product = Callable[[Sequence[Tensor]], Parts]
-Linearise = Callable[[Piece, Mapping[str, Tensor]], Product]
 
 
 class Operator(Protocol):
@@ -92,13 +88,12 @@ class Curvature:
         direction = list(unravel(vector, self._own).values())
         out = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         slots, total = out.split([p.numel() for p in self._own.values()]), 0
-        with second_derivative_needed():
-            for samples, product in self._each():
-                total += samples
-                for slot, found in zip(slots, product(direction), strict=True):
-                    if found is not None:
-                        slot.add_(found.detach().reshape(-1), alpha=samples)
-                del product  # its graph, before the next one is built
+        for samples, product in self._each():
+            total += samples
+            for slot, found in zip(slots, product(direction), strict=True):
+                if found is not None:
+                    slot.add_(found.detach().reshape(-1), alpha=samples)
+            del product  # its graph, before the next one is built
         self.products += 1
         return out.div_(total)
 
@@ -113,7 +108,7 @@ class Curvature:
                 continue
             with torch.enable_grad():
                 product = self._linearise(piece, self._own)
-            cost = int(self._session.memory.per_sample * piece.size) + m.tree_bytes(self._own)
+            cost = int(self._session.memory.kept_per_sample * piece.size) + m.tree_bytes(self._own)
             if cost <= self._room and count == len(self._kept) + 1:
                 self._room -= cost
                 self._kept.append((piece.size, product))
@@ -153,43 +148,3 @@ def gauss_newton(session: Session, *, every: int = 1) -> Curvature:
     """
     next(sample_pieces(session.loss, session.params, "the Gauss-Newton matrix"))
     return Curvature(session, outer_curvature, every=every)
-
-
-def second_derivative(piece: Piece, own: Mapping[str, Tensor]) -> Product:
-    """Make the products with the Hessian of a piece: the gradient, differentiated along a direction."""
-    leaves = list(own.values())
-    value = piece(own)
-    check_differentiable(value)
-    slope = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
-    bent = [(i, g) for i, g in enumerate(slope) if g is not None and g.requires_grad]
-    if not bent:
-        return lambda _: [None] * len(leaves)
-
-    def product(direction: Sequence[Tensor]) -> Parts:
-        along = [direction[i] for i, _ in bent]
-        return torch.autograd.grad([g for _, g in bent], leaves, along, retain_graph=True, allow_unused=True)
-
-    return product
-
-
-def outer_curvature(piece: Piece, own: Mapping[str, Tensor]) -> Product:
-    """Make the products with the Gauss-Newton matrix of a piece: out to the outputs, through the loss, and back."""
-    assert isinstance(piece, SamplePiece)
-    leaves = list(own.values())
-    outputs = piece.outputs(own)
-    check_differentiable(outputs)
-    weight = torch.zeros_like(outputs, requires_grad=True)
-    back = torch.autograd.grad(outputs, leaves, weight, create_graph=True, allow_unused=True)
-    linked = [(i, g) for i, g in enumerate(back) if g is not None and g.requires_grad]
-    at = outputs.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(piece.mean(at), at, create_graph=True)
-    if not slope.requires_grad:
-        return lambda _: [None] * len(leaves)
-
-    def product(direction: Sequence[Tensor]) -> Parts:
-        along = [direction[i] for i, _ in linked]
-        (moved,) = torch.autograd.grad([g for _, g in linked], weight, along, retain_graph=True)
-        (bent,) = torch.autograd.grad(slope, at, moved, retain_graph=True)
-        return torch.autograd.grad(outputs, leaves, bent, retain_graph=True, allow_unused=True)
-
-    return product

@@ -1,11 +1,10 @@
 """What every measure does first and last: read its arguments, check the loss, bound the memory, and keep the account."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +13,13 @@ from gengap.core.errors import BadInput
 from gengap.measures import memory as m
 from gengap.measures.determinism import check_deterministic
 from gengap.measures.part import part
+from gengap.measures.pass_cost import WORKING, Pass, pass_cost
 from gengap.measures.protocols import (
     Chunked,
     LossFunction,
     Params,
     PlainFunction,
-    SamplePiece,
     as_loss_function,
-    check_differentiable,
     measured_on,
 )
 from gengap.measures.random_state import kept
@@ -29,16 +27,9 @@ from gengap.measures.records import Conditions
 from gengap.measures.second_order import consistent_kernels
 from gengap.measures.trees import as_tree, dtype_name, is_finite, size
 from gengap.problem.samples import parse_bytes
-from gengap.problem.trees import leaves
 
 DEFAULT_LIMIT = "4 GiB"
-Pass = Literal["value", "gradient", "product"]
 Names = str | Sequence[str] | None
-WORKING: Mapping[Pass, int] = {
-    "value": 0,
-    "gradient": 3,
-    "product": 5,
-}  # vectors as long as the weights in a pass itself
 
 
 @dataclass(slots=True)
@@ -117,7 +108,7 @@ def measuring(
     active, held = divided(tree, only, getattr(function, "frozen", frozenset()))
     device = next(iter(active.values())).device
     with kept(), consistent_kernels(twice=passes == "product"):
-        chosen = part(function, held) if held else function
+        chosen = part(function, held, tuple(tree)) if held else function
         fit, budget = fitted(chosen, active, limit, passes, vectors)
         peak = m.PeakMemory(device)
         peak.__enter__()
@@ -199,35 +190,7 @@ def fitted(
     own = (vectors + WORKING[passes]) * m.tree_bytes(params)
     if not isinstance(loss, Chunked):
         return loss, m.Memory(limit, 0.0, m.plan(limit, 0.0, own, 1)[1])
-    per_sample = bytes_per_sample(loss, params, passes)
-    chunk, free = m.plan(limit, per_sample, own, loss.chunk_size)
+    cost = pass_cost(loss, params, passes)
+    chunk, free = m.plan(limit, cost.peak, own, loss.chunk_size)
     chosen = loss.with_chunk(chunk) if chunk < loss.chunk_size else loss
-    return chosen, m.Memory(limit, per_sample, free)
-
-
-def bytes_per_sample(loss: Chunked, params: dict[str, Tensor], passes: Pass) -> float:
-    """Foretell what one more sample costs in a pass, from two small passes; 0 where the split is too small to tell."""
-    first = next(loss.chunks(params))
-    small = min(m.TRIAL, first.size // 2)
-    if not small:
-        return 0.0
-    costs = [m.saved_bytes(pass_over(first, params, passes, n)) for n in (small, 2 * small)]
-    read = sum(leaf.nbytes for leaf in [*leaves(first.inputs), first.targets]) / first.size
-    return max(0.0, (costs[1] - costs[0]) / small) * m.TRANSIENT + read
-
-
-def pass_over(piece: SamplePiece, params: Mapping[str, Tensor], passes: Pass, count: int) -> Callable[[], Any]:
-    """Give a function that builds the graph of one pass over the first samples of a piece, and returns what holds it."""
-    few = piece.head(count)
-
-    def work() -> Any:
-        own = {name: p.detach().requires_grad_() for name, p in params.items()}
-        with torch.enable_grad():
-            value = few(own)
-            if passes != "value":
-                check_differentiable(value)
-            if passes != "product":
-                return value
-            return torch.autograd.grad(value, list(own.values()), create_graph=True, allow_unused=True)
-
-    return work
+    return chosen, m.Memory(limit, cost.peak, free, cost.kept)

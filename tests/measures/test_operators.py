@@ -226,7 +226,7 @@ def test_graphs_that_are_kept_give_the_same_products_as_those_built_again():
     v = torch.randn(43, dtype=F64, generator=torch.Generator().manual_seed(3))
     products, kept = [], []
     with measuring(loss, params, passes="product") as session:
-        cost = int(session.memory.per_sample * 5) + 8 * 43
+        cost = int(session.memory.kept_per_sample * 5) + 8 * 43
         for room in (0, cost, 2 * cost + 7, 100 * cost):
             session.memory = replace(session.memory, free=room)
             operator = hessian(session)
