@@ -67,7 +67,8 @@ def two_batch_noise_scale(  # noqa: PLR0913 - options, by keyword only
         The noise scale with its parts; their n counts draws.
 
     Raises:
-        BadInput: sizes or draws are out of range or need more samples than there are, or the loss is a plain function.
+        BadInput: sizes or draws are out of range or need more samples than there are, a batch of one sample would have to be
+            normalised by itself, or the loss is a plain function.
 
     Source:
         McCandlish et al. 2018, arXiv:1812.06162, appendix A.1.
@@ -77,6 +78,10 @@ def two_batch_noise_scale(  # noqa: PLR0913 - options, by keyword only
         loss, params, passes="gradient", vectors=3, only=only, check=check, memory_limit=memory_limit
     ) as session:
         factors = checked_metric(metric, session.params)
+        if b_small == 1 and session.loss.describe().get("batch_norm") == "batch":
+            raise BadInput(
+                "b_small is 1, and batch norm cannot normalise one sample by its own statistics; give 2 or more"
+            )
         found = []
         for batches in drawn(session, (b_small, b_big), draws, seed):
             small, big = (squared_norm(session, batch, factors) for batch in batches)
