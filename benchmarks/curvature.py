@@ -25,9 +25,9 @@ def entries(*, quick: bool) -> Iterator[Faster]:
     subject = trained(10_000, quick=quick)
     exact = reference(subject, 5)
     repetitions = 1 if quick else 2
-    yield eigenvalues(subject, exact, 5, repetitions, at_least=4.0)
     yield eigenvalues(subject, exact, 1, repetitions, at_least=2.0)
     yield against_arpack(subject, exact[0], repetitions)
+    yield eigenvalues(subject, exact, 5, 1, at_least=4.0)
     small = trained(2_000, quick=quick)
     steps, starts = (5, 2) if quick else (80, 8)
     yield density(small, steps, starts, 1)
@@ -41,31 +41,38 @@ def reference(subject: Trained, k: int) -> np.ndarray:
 
 
 def eigenvalues(subject: Trained, exact: np.ndarray, k: int, repetitions: int, *, at_least: float) -> Faster:
-    found: dict[str, list[tuple[float, int]]] = {"ours": [], "peer": []}
-    tolerance = next((t for t in TOLERANCES if pyhessian_top(subject, k, t, exact)[0] <= AIM), TOLERANCES[-1])
-
-    def ours() -> None:
-        got = gengap.top_eigenvalues(subject.loss(), subject.run.params, k=k, rel_error=AIM, seed=len(found["ours"]))
-        found["ours"].append((worst(got.values, exact), got.products))
-
-    def peer() -> None:
-        found["peer"].append(pyhessian_top(subject, k, tolerance, exact))
-
-    seconds = in_turns({"ours": timed(ours), "peer": timed(peer)}, repetitions, warm=False)
+    runs: list[tuple[float, float, int]] = []  # seconds, error and products of PyHessian, at the tolerance that does
+    for tolerance in TOLERANCES:
+        runs = [pyhessian_top(subject, k, tolerance, exact)]
+        if runs[0][1] <= AIM:
+            break
+    runs += [pyhessian_top(subject, k, tolerance, exact) for _ in range(repetitions - 1)]
+    own = [ours_top(subject, k, seed, exact) for seed in range(repetitions)]
     return Faster(
         name=f"top-{k} eigenvalues, {subject.name}",
         what=("gengap.top_eigenvalues", f"PyHessian, tol {tolerance:g}"),
-        ours=seconds["ours"],
-        peer=seconds["peer"],
+        ours=[seconds for seconds, _, _ in own],
+        peer=[seconds for seconds, _, _ in runs],
         at_least=at_least,
-        notes={"relative_errors_and_products": found, "error_aimed_at": AIM},
+        notes={
+            "error_aimed_at": AIM,
+            "relative_errors": {"ours": [e for _, e, _ in own], "peer": [e for _, e, _ in runs]},
+            "products": {"ours": [n for _, _, n in own], "peer": [n for _, _, n in runs]},
+        },
     )
 
 
-def pyhessian_top(subject: Trained, k: int, tolerance: float, exact: np.ndarray) -> tuple[float, int]:
+def ours_top(subject: Trained, k: int, seed: int, exact: np.ndarray) -> tuple[float, float, int]:
+    clock = time.process_time()
+    got = gengap.top_eigenvalues(subject.loss(), subject.run.params, k=k, rel_error=AIM, seed=seed)
+    return time.process_time() - clock, worst(got.values, exact), got.products
+
+
+def pyhessian_top(subject: Trained, k: int, tolerance: float, exact: np.ndarray) -> tuple[float, float, int]:
+    clock = time.process_time()
     with peers.Counted() as counted:
         values, _ = peers.pyhessian(subject.model(), subject.arrays).eigenvalues(maxIter=300, tol=tolerance, top_n=k)
-    return worst(sorted(values, reverse=True), exact), counted.products
+    return time.process_time() - clock, worst(sorted(values, reverse=True), exact), counted.products
 
 
 def against_arpack(subject: Trained, exact: float, repetitions: int) -> Faster:
@@ -100,7 +107,7 @@ def density(subject: Trained, steps: int, starts: int, repetitions: int) -> Fast
     def peer() -> None:
         with peers.with_eig():
             nodes, _ = peers.pyhessian(subject.model(), subject.arrays).density(iter=steps, n_v=starts)
-        tops["peer"] = max(map(max, nodes))
+        tops["peer"] = float(max(map(max, nodes)))
 
     seconds = in_turns({"ours": timed(ours), "peer": timed(peer)}, repetitions, warm=False)
     return Faster(
