@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from gengap.measurement.entry import Measure
-from gengap.measurement.groups import distance, evidence, hessian, landscape, loss, noise, sharpness
+from gengap.measurement.groups import distance, evidence, hessian, landscape, loss, noise, reparametrisation, sharpness
 from gengap.measurement.task import Task
 
-FILES = (loss, distance, sharpness, hessian, noise, landscape, evidence)
+FILES = (loss, distance, sharpness, hessian, noise, landscape, evidence, reparametrisation)
 MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in sorted((one for file in FILES for one in file.MEASURES), key=lambda measure: measure.rank)

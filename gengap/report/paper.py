@@ -184,7 +184,7 @@ def scale(line: AxisLine, axis: Axis, values: Sequence[float]) -> None:
     if axis.limits is not None:
         line.axes.set(**{"ylim" if upright else "xlim": axis.limits})
     line.axes.margins(y=0.08) if upright else line.axes.margins(x=0.08)
-    line.set_major_locator(ticks(axis, values))
+    line.set_major_locator(ticks(axis, axis.limits if axis.log and axis.limits else values))
     line.set_minor_locator(FixedLocator([]))
     line.set_major_formatter(FuncFormatter(lambda y, _: numbers.tick(y)))
 

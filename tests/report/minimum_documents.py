@@ -87,6 +87,10 @@ def prior(l2, value, *, stderr=None, at_minimum=True):
     return {"l2": l2, "evidence": found, "at_minimum": at_minimum}
 
 
+def compared(name, before, after, verdict):
+    return {"name": name, "before": before, "after": after, "ratio": after / before, "bound": 0.0, "verdict": verdict}
+
+
 RECORDS = {
     "train": {"loss": estimate(0.0021, 0.05, 1000), "accuracy": estimate(99.9, 3.1, 1000), "gradient_norm": 0.0123},
     "test": {"loss": estimate(0.081, 0.4, 1000), "accuracy": estimate(98.1, 13.6, 1000), "gradient_norm": None},
@@ -150,6 +154,10 @@ RECORDS = {
     "path": curve(),
     "slice_1d": line(),
     "slice_2d": plane(),
+    "rescaling_check": {
+        "rows": [compared("loss", 0.1, 0.1, "invariant"), compared("top eigenvalue", 2.0, 30.0, "moves")],
+        "alpha": 4.0,
+    },
     "log_evidence": {
         "rows": [prior(1.0, -310.0), prior(10.0, -290.0, stderr=2.5, at_minimum=False)],
         "method": "exact",
@@ -162,6 +170,7 @@ GROUPS = {
     "distance": ("distance", "distance_curve"),
     "landscape": ("path", "slice_1d", "slice_2d"),
     "evidence": ("log_evidence",),
+    "reparametrisation": ("rescaling_check",),
 }
 FACTS = {
     "checkpoint": "runs/small/params.safetensors",

@@ -1,9 +1,11 @@
 """Oracle: Chromium, asked what it drew, what it complained about, and what it tried to fetch."""
 
+import minimum_documents
 import pytest
 import report_browser
 import report_documents
 
+from gengap.report.minimum import page as minimum_page
 from gengap.report.page import write_report
 
 pytestmark = pytest.mark.skipif(report_browser.BINARY is None, reason="no chromium or chromium-browser on PATH")
@@ -38,6 +40,46 @@ def pages(tmp_path_factory):
     names = ("typical", "long_names", "hostile", "nothing_finished", "twenty_seeds")
     folder = tmp_path_factory.mktemp("pages")
     return {name: write_report(report_documents.ALL[name](), folder / name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def minima(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("minima")
+    names = ("whole", "hostile", "failures")
+    return {n: minimum_page.write_report(minimum_documents.ALL[n](), folder / n) for n in names}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (800, "dark"), (1280, "light"), (1280, "dark")])
+def test_the_pictures_of_a_minimum_are_drawn_without_complaint(browser, minima, width, scheme):
+    browser.show(minima["whole"], width=width, scheme=scheme)
+    boxes = browser.evaluate(BOXES)
+    assert len(boxes) == 6
+    for box_width, height, paths, _ in boxes:
+        assert box_width > 280  # of 380 points: text of 12 is above 8 pixels
+        assert height > 200
+        assert paths > 5
+    assert browser.complaints() == []
+    assert browser.fetched() == []
+
+
+@pytest.mark.parametrize("name", ["whole", "hostile", "failures"])
+def test_a_phone_never_scrolls_a_minimum_sideways(browser, minima, name):
+    browser.show(minima[name], width=400, height=800)
+    browser.evaluate(OPEN_ALL)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 400
+    assert browser.evaluate(WIDE) == []
+    assert browser.complaints() == []
+
+
+def test_contours_bands_and_lying_bars_can_be_explored(browser, minima):
+    browser.show(minima["whole"])
+    browser.evaluate(PRESS)
+    browser.wait_for("document.querySelectorAll('.front .live .main-svg').length >= 6")
+    assert browser.evaluate("document.querySelectorAll('#slice_2d .live .contour path').length") > 4
+    assert browser.evaluate("document.querySelectorAll('#spectrum .live path.js-fill').length") >= 1
+    assert browser.evaluate("document.querySelectorAll('#sharpness .live .errorbar path').length") >= 3
+    assert browser.complaints() == []
+    assert browser.fetched() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -74,6 +74,7 @@ def test_numbers_are_those_of_the_records(whole):
     assert number(whole, "near_zero")["estimate"]["value"] == pytest.approx(97.0)
     assert number(whole, "log_slope")["estimate"]["interval"] == [0.8, 1.0]
     assert number(whole, "log_evidence_10")["estimate"]["stderr"] == 2.5
+    assert number(whole, "rescaled_top_eigenvalue")["estimate"]["value"] == 15.0
     assert number(whole, "barrier_test")["estimate"]["value"] == 0.29
     assert [one["measure"] for one in whole["numbers"]][:2] == ["train", "train"]
 
@@ -82,7 +83,8 @@ def test_every_number_is_an_estimate_with_its_conditions(document):
     for one in document["numbers"]:
         assert set(one["estimate"]) == {"value", "stdev", "stderr", "n", "interval", "method"}
         assert (one["batch_norm"], one["dtype"], one["samples"]) == ("running", "float32", 1000)
-        assert one["kind"] in {"exact", "lower bound", "upper bound", "sampled", "within its residual"}
+        kinds = {"exact", "lower bound", "upper bound", "sampled", "within its residual", "invariant", "moves"}
+        assert one["kind"] in kinds
 
 
 def test_doubts_are_said():
@@ -90,7 +92,9 @@ def test_doubts_are_said():
     for words in ("training accuracy is 71.0 %", "curves downwards", "less than half", "the gradient is 2.00 long"):
         assert words in said
     assert "other statistics of batch norm" in said
-    assert minimum_documents.ALL["no_density"]()["unresolved"] == []
+    assert minimum_documents.ALL["only_loss"]()["unresolved"] == []
+    said = minimum_documents.gaps()["unresolved"]
+    assert "How large the noise scale is: the squared gradient norm is not told from zero." in said
 
 
 @pytest.mark.parametrize(

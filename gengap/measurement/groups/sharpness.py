@@ -9,7 +9,7 @@ from gengap.measures.random_rise import random_rise
 from gengap.measures.sharpness import sharpness
 from gengap.measures.subspace_sharpness import subspace_sharpness
 
-DIM, REPEATS = 100, 5  # as published
+DIM, REPEATS = 100, 3  # the dimension as published
 BALL, ADAPTIVE = 0.05, 0.5  # usual radii of sharpness-aware training
 SIGMA, PAIRS = 1e-2, 64
 DIRECTIONS = 50
@@ -92,7 +92,7 @@ MEASURES = (
         "average_sharpness",
         "sharpness",
         "Average-case sharpness",
-        lambda _: Work(values=40, vectors=400),
+        lambda _: Work(values=2 * PAIRS + 1, vectors=40 * PAIRS),
         average,
         settings=lambda _: {"sigma": SIGMA, "max_pairs": PAIRS},
     ),
@@ -101,7 +101,7 @@ MEASURES = (
         "ball_sharpness",
         "sharpness",
         "Sharpness in the ball",
-        lambda _: Work(gradients=43, vectors=600),
+        lambda _: Work(gradients=43, vectors=2_000),
         ball,
         settings=lambda _: {"radius": BALL},
     ),
@@ -110,7 +110,7 @@ MEASURES = (
         "adaptive_sharpness",
         "sharpness",
         "Adaptive sharpness",
-        lambda _: Work(gradients=43, vectors=600),
+        lambda _: Work(gradients=43, vectors=2_000),
         adaptive,
         settings=lambda _: {"radius": ADAPTIVE, "form": "element"},
     ),
@@ -128,7 +128,7 @@ MEASURES = (
         "subspace_sharpness",
         "sharpness",
         "Sharpness in random subspaces",
-        lambda _: Work(gradients=32 * REPEATS, vectors=12 * DIM * REPEATS),
+        lambda _: Work(gradients=60 * REPEATS, vectors=150 * DIM * REPEATS),
         subspace,
         settings=lambda t: {"radius": t.settings.radii[-1], "dim": dimension(t), "repeats": REPEATS},
     ),

@@ -95,6 +95,12 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
         "for the null model is below zero where the minimum explains the labels better than guessing.",
         f"{ARXIV}1710.06451",
     ),
+    "rescaling_check": (
+        "Before and after a rescaling",
+        "One layer multiplied and the next divided by the same factor: the network computes the same, and every measure that "
+        "moves says something about the weights that the function alone does not decide.",
+        f"{ARXIV}1703.04933",
+    ),
     "slice_1d": (
         "Slices",
         "Loss along one or two random directions, every filter of which is as long as the same filter of the weights, so that 1 "

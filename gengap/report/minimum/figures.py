@@ -27,19 +27,23 @@ def figures(document: Document) -> list[Figure]:
 def sharpness(document: Document, records: Records) -> Figure | None:
     """Draw every kind of sharpness on one logarithmic axis."""
     del records
-    found = [
+    every = [
         (short_name(one), one)
         for measure in document["measures"]
         if measure["group"] == "sharpness"
         for one in numbers_of(measure)
-        if one.unit == "%" and one.value is not None and one.value > 0
+        if one.unit == "%" and one.value is not None
     ]
+    found = [(label, one) for label, one in every if (one.value or 0.0) > 0]
     if not found:
         return None
+    hidden = len(every) - len(found)
     caption = (
         "How far the training loss climbs, in percent of 1 + loss; bars: 95 % intervals over draws where there are any. Boxes "
         "and balls: the highest point found, a lower bound. Equal distances are equal ratios."
     )
+    if hidden:
+        caption += f" {hidden} {'number' if hidden == 1 else 'numbers'} not above 0 cannot be shown."
     return dot_plot("sharpness", "How far the loss climbs", caption, Axis("Climb", "%", log=True), found, "loss")
 
 
@@ -81,7 +85,7 @@ def dot_plot(
 
 def around(axis: Axis, values: Sequence[float]) -> Axis:
     """Give a logarithmic axis limits with air around the data."""
-    room = max(1.35, (max(values) / min(values)) ** 0.12)
+    room = max(2.0, (max(values) / min(values)) ** 0.12)
     return Axis(axis.label, axis.unit, axis.log, (min(values) / room, max(values) * room))
 
 
@@ -157,10 +161,7 @@ def path(document: Document, records: Records) -> Figure | None:
             series.append(Series(f"{part} accuracy", x, drawable(right, log=False), "accuracy", style, "right"))
         series.append(Series(f"{part} loss", x, drawable(row, log=log), "loss", style))
     accuracies = any(one.side == "right" for one in series)
-    names = [
-        str(name or "").rstrip("/").rpartition("/")[2]
-        for name in (document["problem"]["checkpoint"], document["problem"]["second"])
-    ]
+    names = [called(document["problem"][which]) for which in ("checkpoint", "second")]
     caption = (
         f"Weights (1 {numbers.MINUS} {ALPHA})·this + {ALPHA}·second, {len(found['alphas'])} points, exact. Loss on the left axis"
         f"{', accuracy in green on the right' if accuracies else ''}. {'Logarithmic' if log else 'Linear'} loss axis."
@@ -272,10 +273,18 @@ def growth(document: Document, records: Records) -> Figure | None:
         times = [t for t in x if found["fitted"][0] <= t <= found["fitted"][1]]
         height = tuple(fit["intercept"]["value"] + fit["slope"]["value"] * math.log(t) for t in times)
         series.insert(0, Series("log law", tuple(times), height, "ink", "dashed"))
-        said = f" Dashed: the log law; {found['laws']['verdict']}."
+        said = f" Dashed: the log law; compared with powers: {found['laws']['verdict']}."
     caption = f"Distance of the weights from the start at {len(x)} snapshots, exact.{said} Logarithmic axis of updates."
     below = Axis("Updates", log=True)
     return Figure("distance_curve", "How far it went", caption, below, Axis("Distance from the start"), tuple(series))
+
+
+def called(checkpoint: str | None) -> str:
+    """Shorten the path of a checkpoint to the name that tells it from others."""
+    parts = [part for part in str(checkpoint or "").split("/") if part]
+    if len(parts) > 1 and parts[-1].partition(".")[0] in {"params", "final", "model", "checkpoint"}:
+        return parts[-2]
+    return parts[-1] if parts else ""
 
 
 def finding(document: Document, figure: Figure) -> str:

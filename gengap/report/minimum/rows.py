@@ -21,7 +21,8 @@ class Number:
         name: what a reader calls it.
         unit: its unit, or "".
         estimate: {"value", "stdev", "stderr", "n", "interval", "method"}.
-        kind: what its error is: "exact", "lower bound", "upper bound", "sampled", "within its residual".
+        kind: what its error is: "exact", "lower bound", "upper bound", "sampled", "within its residual"; of a rescaling
+            its verdict.
         note: how far it can be trusted, or "".
     """
 
@@ -206,9 +207,9 @@ def noise(record: Record) -> Iterator[Number]:
     )
     if record["simple"] is not None:
         yield Number("noise_scale", "Noise scale", "samples", sampled(record["simple"]), SAMPLED, record["method"])
-    else:
+    elif record["at_least"]:
         estimate = exact(record["at_least"]) | {"method": "low end of the 95 % interval"}
-        yield Number("noise_scale_at_least", "Noise scale, at least", "samples", estimate, LOWER, record["reason"])
+        yield Number("noise_scale_at_least", "Noise scale, at least", "samples", estimate, LOWER, record["method"])
     for key, name in parts:
         yield Number(key, name, "", sampled(record[key]), SAMPLED, "unbiased")
 
@@ -256,6 +257,16 @@ def evidence(record: Record) -> Iterator[Number]:
         yield Number(f"log_evidence_{row['l2']:g}", f"Log evidence {what}, {prior}", "nats", estimate, kind, note)
 
 
+def rescaled(record: Record) -> Iterator[Number]:
+    """Read by what every measure was multiplied, though the function stayed the same."""
+    for row in record["rows"]:
+        if row["ratio"] is not None:
+            estimate = exact(row["ratio"]) | {"method": "after over before"}
+            note = f"{numbers.number(row['before'])} before, {numbers.number(row['after'])} after"
+            key = f"rescaled {row['name']}".replace(" ", "_")
+            yield Number(key, f"Ratio of {row['name']}", "", estimate, row["verdict"], note)
+
+
 READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
     "train": performance("train"),
     "test": performance("test"),
@@ -276,6 +287,7 @@ READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
     "curvature_noise_scale": curvature_noise,
     "covariance_eigenvalues": covariance,
     "log_evidence": evidence,
+    "rescaling_check": rescaled,
 }
 
 

@@ -88,7 +88,7 @@ def doubts(measures: Measures, settings: Mapping[str, Any]) -> list[str]:
         Sentences.
     """
     found = by_key(measures)
-    return [*trained(found), *saddle(found), *agreement(measures), *frozen(measures, settings)]
+    return [*trained(found), *saddle(found), *agreement(measures), *unresolved(measures), *frozen(measures, settings)]
 
 
 def trained(found: Mapping[str, Number]) -> list[str]:
@@ -131,6 +131,16 @@ def agreement(measures: Measures) -> list[str]:
                         f"of the best one's rise; the number is a lower bound."
                     )
     return said
+
+
+def unresolved(measures: Measures) -> list[str]:
+    """Say why a noise scale has no value."""
+    words = {"noise_scale": "the noise scale", "curvature_noise_scale": "the curvature-weighted noise scale"}
+    return [
+        f"How large {words[measure['name']]} is: {measure['record']['reason']}."
+        for measure in measures
+        if measure["name"] in words and measure["record"] and measure["record"]["reason"]
+    ]
 
 
 def frozen(measures: Measures, settings: Mapping[str, Any]) -> list[str]:

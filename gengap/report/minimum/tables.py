@@ -80,9 +80,15 @@ def with_error(one: Number) -> str:
 def bounds(one: Number) -> str:
     """Write the interval of a number; where it is too narrow to be written, or there is none, the kind of number it is."""
     ends = numbers.ends(one.estimate)
-    if one.kind == BOUNDED or ends is None or one.value is None or ends[1] - ends[0] <= NARROW * abs(one.value):
-        return EXACT if one.kind == SAMPLED and ends is not None else "" if one.kind == SAMPLED else one.kind
-    return numbers.interval(one.estimate)
+    if ends is None or one.value is None:
+        return "" if one.kind == SAMPLED else one.kind
+    if one.kind == SAMPLED:
+        return numbers.interval(one.estimate) if ends[1] - ends[0] > NEGLIGIBLE * abs(one.value) else EXACT
+    return (
+        one.kind
+        if one.kind == BOUNDED or ends[1] - ends[0] <= NARROW * abs(one.value)
+        else numbers.interval(one.estimate)
+    )
 
 
 def conditions(measure: Mapping[str, Any]) -> str:
