@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gengap.core.errors import BadInput, GengapError, Interrupted, MissingData, OutOfSpace
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
+    from gengap.measurement.run import Measurement, measure
     from gengap.measures.average_sharpness import AverageSharpness, average_sharpness
     from gengap.measures.ball_sharpness import BallSharpness, ball_sharpness
     from gengap.measures.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
@@ -68,6 +69,7 @@ PUBLIC = {
     "GengapError": "gengap.core.errors",
     "InterpolationSpec": "gengap.studies.study",
     "Interrupted": "gengap.core.errors",
+    "Measurement": "gengap.measurement.run",
     "MissingData": "gengap.core.errors",
     "NoiseScale": "gengap.measures.noise",
     "NoiseScaleMonitor": "gengap.measures.monitor",
@@ -117,6 +119,7 @@ PUBLIC = {
     "loss_against_distance": "gengap.measures.random_potential",
     "loss_function": "gengap.problem.from_model",
     "max_stable_lr": "gengap.measures.stability",
+    "measure": "gengap.measurement.run",
     "noise_scale": "gengap.measures.noise",
     "plane": "gengap.measures.plane",
     "random_rise": "gengap.measures.random_rise",

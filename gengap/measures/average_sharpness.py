@@ -10,11 +10,12 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.events import Listener, Progress, silent
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.climb import check_count, check_positive
 from gengap.measures.perturbations import Unit, displaced, normal, units
 from gengap.measures.protocols import Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.surface import check_finite
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.climb import check_count, check_positive, percent
 from gengap.measures.perturbations import Unit, units
 from gengap.measures.protocols import Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, measuring
 from gengap.measures.surface import Height, Scaled, Surface, View, check_finite, doubles
 from gengap.measures.trees import Vector, as_tree, flatten

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.eigenvalues import SPARE, extreme_pairs, random_start
 from gengap.measures.jacobian import Jacobian
 from gengap.measures.noise import check_apart_in_batch_norm, loss_of
 from gengap.measures.per_sample import check_few_apart
 from gengap.measures.per_sample_rest import as_matrix, rows
 from gengap.measures.protocols import LossFunction, Params, sample_pieces
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.ritz import BLOCK
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.trees import dot, ravel, unravel

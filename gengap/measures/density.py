@@ -9,10 +9,11 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.eigenvalues import MATRICES, Matrix
 from gengap.measures.protocols import Params, PlainFunction
 from gengap.measures.quadrature import Rule, Vector, lanczos_quadrature, mean_over_rules
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, measuring
 
 Row = tuple[float, ...]

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gengap.core.errors import BadInput
+from gengap.core.records import Record
 from gengap.measures.distance import Trained, angle, difference, distance
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.session import Names, divided
 from gengap.measures.trees import as_tree
 from gengap.theory.diffusion import LogFit, fit_log_time

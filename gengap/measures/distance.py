@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gengap.core.errors import BadInput
+from gengap.core.records import Record
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.trees import as_tree, check_same_layout, dtype_name
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Progress, silent
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.operators import Curvature, Operator, gauss_newton, hessian
 from gengap.measures.protocols import Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.ritz import Pairs, Subspace
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.trees import ravel, size, unravel

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.evidence_spectrum import Sampled, Spectrum, Summed, Written
 from gengap.measures.labels import counts
 from gengap.measures.operators import hessian
 from gengap.measures.protocols import Chunked, Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, divided, measuring
 from gengap.measures.trees import as_tree, ravel, size
 from gengap.theory import evidence as theory

@@ -7,8 +7,8 @@ import numpy as np
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener
+from gengap.core.records import Record
 from gengap.measures.point_file import Row
-from gengap.measures.records import Record
 from gengap.measures.survey import Survey, Values, accuracies_of, losses_of
 
 POINTS = 15  # along each axis

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.path_summary import PathSummary, summarised
 from gengap.measures.positions import Curve
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.session import DEFAULT_LIMIT, Names, divided
 from gengap.measures.survey import Losses, Manner, Values, accuracies_of, check_positions, losses_of, surveying
 from gengap.measures.trees import as_tree

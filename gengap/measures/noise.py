@@ -11,11 +11,12 @@ from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate
 from gengap.core.events import Listener, silent
 from gengap.core.recipe import Recipe
+from gengap.core.records import Record
 from gengap.measures.noise_jackknife import Floats, estimate, pseudo_values
 from gengap.measures.noise_metric import checked_metric
 from gengap.measures.per_sample import Gathered, gather
 from gengap.measures.protocols import LossFunction, Params
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, measuring
 from gengap.problem.problem import Problem
 from gengap.theory.intervals import UNBOUNDED, Ratio, ratio_interval

@@ -9,6 +9,7 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.jacobian import Jacobian
 from gengap.measures.noise import FEWEST, Population, check_apart_in_batch_norm, loss_of
 from gengap.measures.noise_metric import checked_metric
@@ -16,7 +17,7 @@ from gengap.measures.noise_probes import LEAST, Product, all_forms, random_forms
 from gengap.measures.operators import hessian
 from gengap.measures.per_sample import check_few_apart
 from gengap.measures.protocols import LossFunction, Params
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.trees import ravel
 from gengap.problem.problem import Problem

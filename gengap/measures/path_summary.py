@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gengap.measures.records import Record
+from gengap.core.records import Record
 
 Bracket = tuple[float, float]
 EQUAL = 1e-9  # relative difference of two steps that count as equal

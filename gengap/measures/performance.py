@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from gengap.core.estimate import Estimate
+from gengap.core.records import Record
 from gengap.measures.protocols import Chunked, LossFunction, Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, measuring
 
 NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution

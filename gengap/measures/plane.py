@@ -11,10 +11,10 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import finite
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.grid import POINTS, Grid, axis, survey_grid
 from gengap.measures.positions import Flat, Position
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.session import DEFAULT_LIMIT
 from gengap.measures.spans import buffer_flat, combinations, gram
 from gengap.measures.survey import (

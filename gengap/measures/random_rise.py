@@ -9,10 +9,11 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.events import Listener, Progress, silent
+from gengap.core.records import Record
 from gengap.measures.climb import check_count, check_positive
 from gengap.measures.perturbations import Directions, displaced, displacement, length
 from gengap.measures.protocols import Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.surface import check_base
 

@@ -1,12 +1,6 @@
 """What every measure says beside its number: on what it was measured, how exactly, and what it cost."""
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
-
-import numpy as np
-from torch import Tensor
-
-from gengap.core.estimate import Estimate, finite
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,42 +32,3 @@ class Conditions:
     def __str__(self) -> str:
         samples = "" if self.samples is None else f" ({self.samples:,} samples)"
         return f"data {self.data}{samples}, batch norm {self.batch_norm}, {self.dtype}, {self.seconds:.3g} s"
-
-
-class Record:
-    """Base of what measures return: `to_dict` gives the JSON form of a frozen dataclass.
-
-    Tensors are left out; `conditions` are spread among the other keys; what is not a finite number is null.
-    """
-
-    __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the JSON form."""
-        return json_form(self)  # type: ignore[no-any-return]
-
-
-def json_form(value: Any) -> Any:
-    """Turn a record, at any depth, into what JSON can hold."""
-    if isinstance(value, Estimate):
-        return value.to_dict()
-    if is_dataclass(value) and not isinstance(value, type):
-        named = {f.name: getattr(value, f.name) for f in fields(value)}
-        named |= json_form(named.pop("conditions", None)) or {}
-        return {key: json_form(part) for key, part in named.items() if not holds_tensors(part)}
-    if isinstance(value, dict):
-        return {str(key): json_form(part) for key, part in value.items() if not holds_tensors(part)}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, tuple | list):
-        return [json_form(part) for part in value]
-    return finite(value) if isinstance(value, float) else value
-
-
-def holds_tensors(value: Any) -> bool:
-    """Tell whether something is a tensor, or a collection of nothing but tensors at any depth."""
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        return bool(value) and all(map(holds_tensors, value))
-    return isinstance(value, Tensor)

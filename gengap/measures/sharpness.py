@@ -9,12 +9,13 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.box_search import VECTORS, Box, Search, search_box
 from gengap.measures.climb import Start, check_positive, check_search, summary
 from gengap.measures.groups import Groups, grouped, positions
 from gengap.measures.protocols import Params, PlainFunction
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import Names, Session, measuring
 from gengap.measures.surface import Entries, Landscape, Surface, View, check_base, doubles
 from gengap.measures.trees import as_tree, dtype_name, flatten, resolution

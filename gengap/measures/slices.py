@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.directions import (
     Scaling,
     Tree,
@@ -24,7 +25,6 @@ from gengap.measures.directions import (
 from gengap.measures.grid import POINTS, Grid, survey_grid
 from gengap.measures.positions import Flat
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.session import DEFAULT_LIMIT, Names, divided
 from gengap.measures.survey import (
     Losses,

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from gengap.core.errors import BadInput
+from gengap.core.records import Record
 from gengap.measures.eigenvalues import Eigenvalues
-from gengap.measures.records import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.ball_sharpness import Ball, summed_up
 from gengap.measures.climb import check_count, check_positive
 from gengap.measures.operators import hessian
 from gengap.measures.protocols import Params, PlainFunction
 from gengap.measures.quadrature import lanczos_quadrature
 from gengap.measures.random_rise import rises_along
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 from gengap.measures.surface import Scaled, Surface, View, check_finite, doubles
 from gengap.measures.trees import as_tree, flatten

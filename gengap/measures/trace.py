@@ -10,6 +10,7 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean, t_quantile
 from gengap.core.events import Listener, Progress, silent
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures import outer_trace
 from gengap.measures.eigenvalues import MATRICES, Matrix, random_start
@@ -18,7 +19,7 @@ from gengap.measures.outer_trace import OuterTrace, roots
 from gengap.measures.piecewise_linear import uses_of_weights
 from gengap.measures.protocols import Chunked, Params, PlainFunction, SamplePiece
 from gengap.measures.quadrature import signs
-from gengap.measures.records import Conditions, Record
+from gengap.measures.records import Conditions
 from gengap.measures.ritz import Subspace, coefficients
 from gengap.measures.sample_mean import check_mean_over_samples
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
+from gengap.core.records import Record
 from gengap.measures.grid import POINTS, Grid, axis, survey_grid
 from gengap.measures.positions import Flat
 from gengap.measures.protocols import Params
-from gengap.measures.records import Record
 from gengap.measures.session import DEFAULT_LIMIT, Names, divided
 from gengap.measures.spans import buffer_flat, combinations, gram
 from gengap.measures.survey import Losses, Manner, SurveyConditions, check_positions, surveying

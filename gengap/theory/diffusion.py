@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from gengap.core.errors import BadInput
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.theory.least_squares import (
     Coefficient,
@@ -18,7 +19,6 @@ from gengap.theory.least_squares import (
     straight_line,
     sum_of_squares,
 )
-from gengap.theory.records import Record
 
 EXPONENTS = np.linspace(-3, 3, 61).tolist()  # where the search for the exponent begins
 STEEPEST = 10.0  # and its bound: a curve steeper than this is a jump

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gengap.core.errors import BadInput
-from gengap.theory.records import Record
+from gengap.core.records import Record
 
 Rule = Literal["auto", "all", "at least l2"]
 

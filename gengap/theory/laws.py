@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gengap.core.records import Record
 from gengap.theory.diffusion import neighbour_correlation, power_optimum
 from gengap.theory.least_squares import Floats, points, r_squared, straight_line, sum_of_squares
-from gengap.theory.records import Record
 
 Verdict = Literal["log law", "power law", "neither", "not resolvable", "too few points"]
 Curve = Callable[[Floats], Floats]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gengap.core.errors import BadInput
 from gengap.core.estimate import t_quantile
-from gengap.theory.records import Record
+from gengap.core.records import Record
 
 Floats = npt.NDArray[np.float64]
 INDEPENDENT = "least squares, Student t, 95 %, residuals taken as independent"

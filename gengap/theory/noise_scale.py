@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
-from gengap.theory.records import Record
+from gengap.core.records import Record
 
 
 @dataclass(frozen=True, slots=True)

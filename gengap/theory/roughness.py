@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gengap.core.errors import BadInput
+from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.theory.least_squares import Floats, r_squared, straight_line
-from gengap.theory.records import Record
 
 About = Literal["line", "mean", "zero"]
 Counts = npt.NDArray[np.intp]
