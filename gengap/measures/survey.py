@@ -18,7 +18,7 @@ from gengap.core.events import Listener, Progress, silent
 from gengap.measures import memory as m
 from gengap.measures.determinism import check_deterministic
 from gengap.measures.first_layer import FirstLayer, stored_samples
-from gengap.measures.forward_memory import forward_bytes_per_sample
+from gengap.measures.pass_cost import pass_cost
 from gengap.measures.point_file import PointFile, Reading, Row, digest
 from gengap.measures.positions import Place, Position
 from gengap.measures.protocols import (
@@ -277,7 +277,7 @@ def fitted(functions: Sequence[LossFunction], place: Place, limit: int) -> tuple
         if not isinstance(f, Chunked):
             found.append(f)
             continue
-        chunk, left = m.plan(limit, forward_bytes_per_sample(f, place.point), place.bytes, f.chunk_size)
+        chunk, left = m.plan(limit, pass_cost(f, place.point, "value").peak, place.bytes, f.chunk_size)
         found.append(f.with_chunk(chunk) if chunk < f.chunk_size else f)
         free = min(free, left)
     return found, free

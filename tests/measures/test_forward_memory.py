@@ -5,9 +5,9 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.forward_memory import forward_bytes_per_sample, peak_bytes
 from gengap.measures.landscape import interpolate
 from gengap.measures.memory import TRANSIENT
+from gengap.measures.pass_cost import pass_cost
 
 
 def task(model, samples=40, batch_norm=False):
@@ -16,24 +16,10 @@ def task(model, samples=40, batch_norm=False):
     return gengap.Problem(model=model, loss="cross_entropy", train=(x, y), test=(x, y))
 
 
-def test_storages_count_once_and_until_they_are_freed():
-    kept = torch.ones(1000)
-
-    def work():
-        a = kept + 1  # 4,000 bytes
-        b = a.view(10, 100).t() * 2  # 8,000 together
-        del a
-        c = b + 1  # 8,000
-        del b
-        return (c + 1).sum()  # 8,000, then a scalar
-
-    assert peak_bytes(work) == pytest.approx(8000, abs=64)
-
-
 def test_a_sample_takes_its_widest_pair_of_layers():
     wide = task(lambda: nn.Sequential(nn.Linear(10, 300), nn.ReLU(), nn.Linear(300, 4), nn.Linear(4, 4)))
     params = dict(wide.model(0).named_parameters())
-    found = forward_bytes_per_sample(wide.loss_function("train"), params)
+    found = pass_cost(wide.loss_function("train"), params, "value").peak
     assert found == pytest.approx(TRANSIENT * 2 * 300 * 4 + 10 * 4 + 8, rel=0.02)
 
 
@@ -42,7 +28,7 @@ def test_the_limit_decides_the_chunk():
     a, b = (dict(wide.model(s).named_parameters()) for s in (0, 1))
     seen = []
     loss = wide.loss_function("train")
-    need = forward_bytes_per_sample(loss, a)
+    need = pass_cost(loss, a, "value").peak
     weights = sum(p.numel() * 4 for p in a.values())
 
     class Watch(nn.Module):
