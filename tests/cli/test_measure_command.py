@@ -130,12 +130,17 @@ def test_a_measure_that_fails_gives_code_1(made, gengap, monkeypatch):
 def test_snapshots_of_the_training_give_the_growth_of_the_distance(gengap):
     words = ["--batch-size", 4, "--optimizer", "sgd", "--lr", 0.1, "--epochs", 8, "--evaluations", 1, "--quiet"]
     assert gengap("train", *BLOBS, *words, "--snapshots", 12, "--out", "run").code == 0
-    found = gengap("measure", *BLOBS, "--checkpoint", "run", "--only", "distance", "--out", "out", "--json").json()
+    words = ["--only", "distance,landscape", "--out", "out", "--json"]
+    found = gengap("measure", *BLOBS, "--checkpoint", "run", *words).json()
     record = next(m["record"] for m in found["measures"] if m["name"] == "distance_curve")
     steps, distances = np.array(record["steps"][1:], float), np.array(record["distances"][1:])
     assert value(found, "log_slope") == pytest.approx(np.polyfit(np.log(steps), distances, 1)[0], rel=1e-6)
     assert record["distances"][-1] == pytest.approx(value(found, "distance"), rel=1e-12)
     assert Path("out/figures/distance_curve.svg").exists()
+    way = next(m["record"] for m in found["measures"] if m["name"] == "trajectory")
+    assert way["checkpoints"] == len(steps) + 1
+    assert np.hypot(*way["coordinates"][0]) <= value(found, "distance") * (1 + 1e-6)
+    assert Path("out/figures/trajectory.svg").exists()
 
 
 WRONG = {

@@ -152,6 +152,14 @@ RECORDS = {
     "distance": {"from_init": 12.3, "relative": 0.45, "norm": 30.1},
     "distance_curve": growth(),
     "path": curve(),
+    "trajectory": {
+        "coordinates": [[0.9, 0.1], [0.5, 0.4], [0.1, 0.2], [0.0, 0.0]],
+        "off_plane": [0.1, 0.2, 0.1, 0.0],
+        "shares": [0.8, 0.15, 0.05],
+        "random_walk_shares": [0.6, 0.2, 0.1],
+        "checkpoints": 4,
+        "grid": plane()["grid"],
+    },
     "slice_1d": line(),
     "slice_2d": plane(),
     "rescaling_check": {
@@ -168,7 +176,7 @@ GROUPS = {
     "hessian": ("top_eigenvalues", "bottom_eigenvalues", "trace", "spectral_density"),
     "noise": ("noise_scale", "curvature_noise_scale", "covariance_eigenvalues"),
     "distance": ("distance", "distance_curve"),
-    "landscape": ("path", "slice_1d", "slice_2d"),
+    "landscape": ("path", "trajectory", "slice_1d", "slice_2d"),
     "evidence": ("log_evidence",),
     "reparametrisation": ("rescaling_check",),
 }

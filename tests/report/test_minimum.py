@@ -152,7 +152,7 @@ def test_every_picture_can_be_drawn(name):
 
 
 def test_the_order_of_the_pictures(whole):
-    names = ["sharpness", "spectrum", "slice_2d", "noise", "path", "distance_curve", "slice_1d"]
+    names = ["sharpness", "spectrum", "slice_2d", "noise", "path", "distance_curve", "trajectory", "slice_1d"]
     assert [figure.name for figure in figures(whole)] == names
 
 
@@ -246,7 +246,7 @@ def test_tables_for_spreadsheets_give_the_numbers_back(written):
         assert (float(row["value"]) if row["value"] else None) == one["estimate"]["value"]
         ends = one["estimate"]["interval"] or [None, None]
         assert [float(row[end]) if row[end] else None for end in ("low", "high")] == list(ends)
-    curves = {"spectral_density", "path", "slice_1d", "slice_2d", "distance_curve"}
+    curves = {"spectral_density", "path", "slice_1d", "slice_2d", "distance_curve", "trajectory"}
     taken = {m["name"] for m in document["measures"] if m["record"] is not None}
     assert {path.stem for path in (folder / "data").iterdir()} == {"numbers"} | (curves & taken)
 

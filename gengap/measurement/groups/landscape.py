@@ -3,15 +3,18 @@
 import numpy as np
 
 from gengap.measurement.entry import Measure, Taken, test_share
+from gengap.measurement.groups.distance import NO_TRAJECTORY
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
 from gengap.measures.landscape import interpolate
 from gengap.measures.slices import slice_1d, slice_2d
+from gengap.measures.trajectory import trajectory
 
 NO_SECOND = "it needs another checkpoint of the same network; name one by --second"
 POINTS = 25
 LOW, HIGH = -0.5, 1.5
 SIDE = 13  # points along each axis of the plane
+FEWEST = 3  # snapshots that span a plane
 
 
 def path(task: Task) -> Taken:
@@ -47,6 +50,27 @@ def plane(task: Task) -> Taken:
     return found.to_dict(), f"{SIDE} x {SIDE} points: {found}"
 
 
+def journey(task: Task) -> Taken:
+    """Project the snapshots of the training on a plane, and evaluate the training loss on it."""
+    moments = list(task.subject.trajectory or ())
+    place = task.subject.device
+    found = trajectory(
+        [{name: p.to(place) for name, p in moment.params.items()} for moment in moments],
+        losses=task.loss(),
+        points=SIDE,
+        buffers=[moment.buffers for moment in moments] if task.conditions["batch_norm"] == "running" else None,
+        **task.points("trajectory"),
+    )
+    return found.to_dict(), str(found)
+
+
+def too_few(task: Task) -> str:
+    """Say that there are no snapshots, or not enough for a plane."""
+    if task.subject.trajectory is None:
+        return NO_TRAJECTORY
+    return "" if len(task.subject.trajectory) >= FEWEST else f"it needs at least {FEWEST} snapshots"
+
+
 MEASURES = (
     Measure(
         51,
@@ -74,6 +98,16 @@ MEASURES = (
         "Slice along a random plane",
         lambda _: Work(values=SIDE * SIDE),
         plane,
+        settings=lambda _: {"side": SIDE},
+    ),
+    Measure(
+        62,
+        "trajectory",
+        "landscape",
+        "Trajectory on its plane",
+        lambda _: Work(values=SIDE * SIDE),
+        journey,
+        missing=too_few,
         settings=lambda _: {"side": SIDE},
     ),
 )

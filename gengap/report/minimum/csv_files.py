@@ -81,7 +81,16 @@ def growth(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
     return ("step", "distance", "norm", "angle"), iter(list(zip(*(record[name] for name in columns), strict=True)))
 
 
+def way(record: Mapping[str, Any]) -> tuple[Sequence[str], Iterator[Row]]:
+    """Give the place of every snapshot on the plane."""
+    rows = [
+        [i, *point, off] for i, (point, off) in enumerate(zip(record["coordinates"], record["off_plane"], strict=True))
+    ]
+    return ("snapshot", "x", "y", "off_plane"), iter(rows)
+
+
 CURVES = {
+    "trajectory": way,
     "spectral_density": density,
     "path": path,
     "slice_1d": line,

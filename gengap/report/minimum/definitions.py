@@ -101,6 +101,12 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
         "moves says something about the weights that the function alone does not decide.",
         f"{ARXIV}1703.04933",
     ),
+    "trajectory": (
+        "Trajectory on its plane",
+        "The snapshots of the training projected on their two principal components, with the loss on that plane. Smooth curves "
+        "arise from random walks too: compare the share of the variance with that of one.",
+        f"{ARXIV}1712.09913",
+    ),
     "slice_1d": (
         "Slices",
         "Loss along one or two random directions, every filter of which is as long as the same filter of the weights, so that 1 "

@@ -209,6 +209,32 @@ def slices(document: Document, records: Records) -> Figure | None:
     return Figure("slice_2d", "A random plane through it", caption, labels[0], labels[1], (here,), surface=surface)
 
 
+def journey(document: Document, records: Records) -> Figure | None:
+    """Draw the way of the training on its plane, over the contours of the training loss."""
+    del document
+    found = records.get("trajectory")
+    grid = found and found["grid"]
+    if not found or not grid:
+        return None
+    rows = tuple(tuple(row) for row in grid["losses"][0])
+    heights = [z for row in rows for z in row if z is not None]
+    if not heights:
+        return nothing("trajectory", "The way of the training", "The loss is nowhere finite on this plane.")
+    height = levels(min(heights), max(heights))
+    surface = Surface(tuple(grid["x"]), tuple(grid["y"]), rows, height, "loss, nats", "loss")
+    x, y = (tuple(point[i] for point in found["coordinates"]) for i in (0, 1))
+    way = Series("training", x, y, "curvature", "solid")
+    stops = Series("snapshots", x, y, "curvature", "dots", notes=tuple(f"snapshot {i}" for i in range(len(x))))
+    caption = (
+        f"{found['checkpoints']} snapshots projected on their two principal components, which hold "
+        f"{100 * sum(found['shares'][:2]):.1f} % of the variance, and the training loss in nats on that plane. The last one is "
+        f"at (0, 0)."
+    )
+    labels = [Axis(f"{word} component", "distance of weights") for word in ("First", "Second")]
+    limits = [Axis(one.label, one.unit, limits=(grid[k][0], grid[k][-1])) for one, k in zip(labels, "xy", strict=True)]
+    return Figure("trajectory", "The way of the training", caption, limits[0], limits[1], (way, stops), surface=surface)
+
+
 def levels(low: float, high: float) -> tuple[float, ...]:
     """Choose round heights for contours: ratios where the loss spans decades, else equal steps."""
     if low > 0 and high / low > CONTOURS_AS_RATIOS:
@@ -304,4 +330,4 @@ def finding(document: Document, figure: Figure) -> str:
 
 
 Draw = Callable[[Document, Records], Figure | None]
-DRAWN: tuple[Draw, ...] = (sharpness, spectrum, slices, noise, path, growth, line)
+DRAWN: tuple[Draw, ...] = (sharpness, spectrum, slices, noise, path, growth, journey, line)

@@ -245,6 +245,13 @@ def growth(record: Record) -> Iterator[Number]:
         yield Number("log_slope", "Distance per e-fold of updates", "", estimate, SAMPLED, note)
 
 
+def plane_of_run(record: Record) -> Iterator[Number]:
+    """Read how flat the trajectory is."""
+    ours, walk = (100 * sum(record[key][:2]) for key in ("shares", "random_walk_shares"))
+    note = f"a random walk of {record['checkpoints']} steps in many dimensions: {walk:.1f} %"
+    yield Number("trajectory_share", "Variance of the trajectory in its plane", "%", exact(ours), EXACT, note)
+
+
 def evidence(record: Record) -> Iterator[Number]:
     """Read the log evidence ratio of every prior, or the log evidence where there is no null model."""
     for row in record["rows"]:
@@ -283,6 +290,7 @@ READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
     "trace": trace,
     "spectral_density": density,
     "path": path,
+    "trajectory": plane_of_run,
     "noise_scale": noise,
     "curvature_noise_scale": curvature_noise,
     "covariance_eigenvalues": covariance,
