@@ -23,6 +23,7 @@ from gengap.measures.per_sample_squares import squares
 from gengap.measures.protocols import SamplePiece
 
 MOST_OUTPUTS = 256  # numbers a sample may have as outputs: their second derivative is made as a matrix
+ROUNDING = 16 * torch.finfo(torch.float64).eps
 FEWEST = 3  # passes before their scatter is believed
 
 
@@ -72,7 +73,8 @@ def roots(piece: SamplePiece, outputs: Tensor) -> Tensor | None:
     bent = torch.stack([c.flatten(1) for c in columns], 2).detach()
     values, vectors = torch.linalg.eigh((bent + bent.mT) / 2)
     scale = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-    if bool((values < -1e-6 * scale).any()):
+    # where one class has all the probability, what is left of the curvature is rounding of either sign
+    if bool((values < -1e-6 * scale - ROUNDING).any()):
         return None
     root: Tensor = vectors * values.clamp_min(0).sqrt().unsqueeze(1)
     return root

@@ -198,6 +198,17 @@ def test_other_losses():
     assert abs(found.value - exact) < 5 * found.stderr
 
 
+def test_confident_samples_do_not_look_concave():
+    """With probabilities of 1 - 1e-12 the curvature by the outputs is rounding, some of it negative."""
+    torch.manual_seed(5)
+    net, (x, y) = nn.Linear(F, C), data()
+    problem, params = as_problem(net, x, y)
+    sure = {name: 30 * p for name, p in params.items()}
+    labels = (x @ sure["weight"].T + sure["bias"]).argmax(1)
+    problem = gengap.Problem(model=lambda: net, loss="cross_entropy", train=(x, labels), test=(x, labels))
+    assert trace(problem.loss_function("train"), sure).method == "per sample"
+
+
 def test_hutch_plus_plus_needs_fewer_probes_than_hutchinson():
     matrix = with_spectrum(np.concatenate([[300.0, 200.0, 100.0], np.full(297, 1.0)]))
 
