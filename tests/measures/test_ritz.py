@@ -69,7 +69,7 @@ def test_values_vectors_and_residuals_of_a_known_spectrum(dtype, wanted):
         assert norm(vector) == pytest.approx(1, abs=5 * torch.finfo(dtype).eps)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     size=st.integers(1, 30),
     count=st.integers(1, 12),
@@ -97,10 +97,10 @@ def test_an_eigenvalue_lies_within_the_residual_of_each_value(size, count, k, se
 
 @pytest.mark.parametrize("dtype", [F32, F64])
 def test_the_basis_stays_orthonormal_over_eight_orders_of_magnitude(dtype):
-    operator, _ = with_spectrum(np.logspace(4, -4, 300), dtype=dtype)
-    space = grown(operator, 80)
+    operator, _ = with_spectrum(np.logspace(4, -4, 120), dtype=dtype)
+    space = grown(operator, 40)
     gram = space.basis.double() @ space.basis.double().T
-    assert (gram - torch.eye(80, dtype=F64)).abs().max() < 20 * torch.finfo(dtype).eps
+    assert (gram - torch.eye(40, dtype=F64)).abs().max() < 20 * torch.finfo(dtype).eps
     by_hand = space.basis.double() @ operator.matrix.double() @ space.basis.double().T
     assert (torch.from_numpy(space.projected) - by_hand).abs().max() < 1e4 * 50 * torch.finfo(dtype).eps
 
