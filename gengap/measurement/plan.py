@@ -81,7 +81,8 @@ def make_plan(
     """Choose what is measured on how many samples.
 
     Without a budget that is everything on all samples in use. Within one, samples are halved, down to 500, until the
-    headlines of the groups fit; then the other measures are taken in their order as long as they fit.
+    headlines of the groups fit; these are taken first, the cheapest before the dear ones, then the other measures in their
+    order as long as they fit.
 
     Args:
         task: with the samples asked for.
@@ -115,17 +116,19 @@ def make_plan(
 def filled(
     able: Sequence[Measure], task: Task, speeds: Speeds, room: float, kept: Callable[[Measure, Task], bool]
 ) -> tuple[list[Row], list[LeftOut]]:
-    """Take headlines first, then the others in their order, as long as they fit."""
-    chosen: dict[str, Row] = {}
+    """Take headlines first, the cheapest before the dear ones, then the others in their order, as long as they fit."""
+    rows = [(m.headline, row_of(m, task, speeds, kept)) for m in able]
+    first = sorted((row for headline, row in rows if headline), key=lambda row: row.seconds)
+    chosen: list[Row] = []
     late: list[LeftOut] = []
-    for measure in sorted(able, key=lambda m: not m.headline):
-        row = row_of(measure, task, speeds, kept)
+    for row in (*first, *(row for headline, row in rows if not headline)):
         if row.seconds <= room:
-            chosen[row.name], room = row, room - row.seconds
+            chosen.append(row)
+            room -= row.seconds
         else:
             why = f"it would take about {row.seconds:.2g} s on {task.samples:,} samples, and {room:.2g} s of the budget are left"
             late.append(LeftOut(row.name, row.title, why))
-    return [chosen[m.name] for m in able if m.name in chosen], late
+    return chosen, late
 
 
 def headlines(able: Sequence[Measure], task: Task, speeds: Speeds, kept: Callable[[Measure, Task], bool]) -> float:

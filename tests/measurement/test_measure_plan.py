@@ -50,8 +50,8 @@ def test_without_a_budget_everything_is_taken_on_all_samples():
 @pytest.mark.parametrize(
     ("budget", "samples", "taken"),
     [
-        (32.1, 4_000, "abcd"),
-        (31.0, 4_000, "abc"),
+        (32.1, 4_000, "acbd"),  # headlines first
+        (31.0, 4_000, "acb"),
         (20.0, 4_000, "acd"),  # d still fits where b does not
         (12.1, 4_000, "ac"),
         (11.9, 2_000, "acd"),  # headlines of 12 s do not fit: half the samples, 6 s, and 2 s of d beside them
@@ -71,8 +71,8 @@ def test_a_budget_halves_the_samples_until_the_headlines_fit(budget, samples, ta
 
 
 def test_what_is_there_already_and_what_is_spent_count():
-    assert "".join(row.name for row in plan(16.1, kept="bc").rows) == "abcd"
-    assert plan(16.1, kept="b").rows[1].detail == "there already"
+    assert "".join(row.name for row in plan(16.1, kept="bc").rows) == "cabd"  # the cheapest headline first
+    assert plan(16.1, kept="b").rows[2].detail == "there already"
     assert plan(16.1, spent=10.0).samples == 2_000
 
 

@@ -51,14 +51,23 @@ def plane(task: Task) -> Taken:
 
 
 def journey(task: Task) -> Taken:
-    """Project the snapshots of the training on a plane, and evaluate the training loss on it."""
+    """Project the snapshots of the training on a plane, and evaluate the training loss on it.
+
+    Running statistics of batch norm are those of the checkpoint everywhere: continued beyond the snapshots, their own would
+    give negative variances on a large part of the plane.
+
+    Args:
+        task: with snapshots.
+
+    Returns:
+        The record and its words.
+    """
     moments = list(task.subject.trajectory or ())
     place = task.subject.device
     found = trajectory(
         [{name: p.to(place) for name, p in moment.params.items()} for moment in moments],
         losses=task.loss(),
         points=SIDE,
-        buffers=[moment.buffers for moment in moments] if task.conditions["batch_norm"] == "running" else None,
         **task.points("trajectory"),
     )
     return found.to_dict(), str(found)

@@ -211,7 +211,6 @@ def slices(document: Document, records: Records) -> Figure | None:
 
 def journey(document: Document, records: Records) -> Figure | None:
     """Draw the way of the training on its plane, over the contours of the training loss."""
-    del document
     found = records.get("trajectory")
     grid = found and found["grid"]
     if not found or not grid:
@@ -230,6 +229,8 @@ def journey(document: Document, records: Records) -> Figure | None:
         f"{100 * sum(found['shares'][:2]):.1f} % of the variance, and the training loss in nats on that plane. The last one is "
         f"at (0, 0)."
     )
+    if document["problem"]["has_batch_norm"] and document["settings"]["batch_norm"] == "running":
+        caption += " Running statistics of batch norm are those of the checkpoint everywhere."
     labels = [Axis(f"{word} component", "distance of weights") for word in ("First", "Second")]
     limits = [Axis(one.label, one.unit, limits=(grid[k][0], grid[k][-1])) for one, k in zip(labels, "xy", strict=True)]
     return Figure("trajectory", "The way of the training", caption, limits[0], limits[1], (way, stops), surface=surface)
