@@ -35,7 +35,7 @@ class Trace(Record):
     Attributes:
         value: the estimate; for a mean loss in nats per sample, per squared unit of a weight.
         stderr: its standard error, from the scatter of the probes; 0 where no probe was needed.
-        samples: probes, one product each; for "per sample" passes over the data, in each of which every sample is probed.
+        probes: how many, one product each; for "per sample" passes over the data, in each of which every sample is probed.
         interval: 95 % interval (Student's t).
         layers: the part of each weight tensor by name; they add up to `value`. Their errors come from the same probes and
             are not independent of each other.
@@ -51,7 +51,7 @@ class Trace(Record):
 
     value: float
     stderr: float
-    samples: int
+    probes: int
     interval: tuple[float, float]
     layers: dict[str, Estimate]
     deflated: int
@@ -63,11 +63,16 @@ class Trace(Record):
     matrix: Matrix
     conditions: Conditions
 
+    @property
+    def samples(self) -> int:
+        """The probes, which are the sample that the error is estimated from."""
+        return self.probes
+
     def __str__(self) -> str:
         ended = "" if self.converged else f" (not within {self.rel_error:g})"
-        spent = f"{self.deflated} directions exact, {self.samples} probes, {self.products} products"
+        spent = f"{self.deflated} directions exact, {self.probes} probes, {self.products} products"
         if self.method == "per sample":
-            spent = f"{self.samples} passes over the data"
+            spent = f"{self.probes} passes over the data"
         number = f"trace of the {self.matrix} {self.value:.5g} ± {self.stderr:.2g}{ended}"
         return f"{number}: {self.method}, {spent}, {self.conditions}"
 
@@ -156,7 +161,7 @@ def trace(  # noqa: PLR0913 - options, by keyword only
         return Trace(
             value=total.value,
             stderr=total.stderr or 0.0,
-            samples=len(probes.rows),
+            probes=len(probes.rows),
             interval=total.interval or (total.value, total.value),
             layers=probes.layers(exact, list(session.params)),
             deflated=space.count,
@@ -186,7 +191,7 @@ def by_samples(
     return Trace(
         value=found.value,
         stderr=found.stderr,
-        samples=found.passes,
+        probes=found.passes,
         interval=(found.value - half, found.value + half),
         layers=found.estimates(list(session.params)),
         deflated=0,

@@ -91,7 +91,9 @@ def test_products_are_differences_of_gradients(kind):
     with measuring(loss, c.params, passes="product") as session:
         rng = torch.Generator().manual_seed(4)
         v = torch.randn(session.weights, dtype=torch.float64, generator=rng)
-        if kind == "embedding":  # torch gives a padding row no gradient: it is no weight, though moving it moves the loss
+        if (
+            kind == "embedding"
+        ):  # torch gives a padding row no gradient: it is no weight, though moving it moves the loss
             unravel(v, session.params)["table.weight"][1] = 0
         w, step = ravel(session.params), 1e-6
         slopes = [

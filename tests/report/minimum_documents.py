@@ -132,7 +132,7 @@ RECORDS = {
         "converged": True,
         "rel_error": 0.01,
     },
-    "trace": {"value": 8.9, "stderr": 0.17, "samples": 18, "interval": [8.5, 9.3], "deflated": 10},
+    "trace": {"value": 8.9, "stderr": 0.17, "probes": 18, "method": "hutch++", "interval": [8.5, 9.3], "deflated": 10},
     "spectral_density": density(),
     "noise_scale": {
         "simple": estimate(1200.0, 900.0, 1000, [900.0, 1700.0]),

@@ -132,10 +132,14 @@ def eigenvalues(which: str) -> Callable[[Record], Iterator[Number]]:
 
 def trace(record: Record) -> Iterator[Number]:
     """Read the trace."""
-    n, stderr = max(1, record["samples"]), record["stderr"]
+    n, stderr = max(1, record["probes"]), record["stderr"]
     estimate = exact(record["value"]) | {"n": n, "stderr": stderr, "stdev": stderr * math.sqrt(n)}
     estimate |= {"interval": list(record["interval"]), "method": "Student t over probes, 95 %"}
-    note = f"{record['deflated']} directions exact, {record['samples']} probes"
+    note = (
+        f"{record['probes']} passes, every sample probed in each"
+        if record["method"] == "per sample"
+        else f"{record['deflated']} directions exact, {record['probes']} probes"
+    )
     yield Number("trace", "Trace of the Hessian", "", estimate, SAMPLED, note)
 
 
