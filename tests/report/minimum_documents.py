@@ -278,6 +278,7 @@ ALL = {
     "nothing": lambda: document({}),
     "no_density": lambda: only("top_eigenvalues"),
     "only_loss": lambda: only("train", "test"),
+    "only_slices": lambda: only("slice_2d"),
     "only_distance": lambda: only("distance"),
     "no_batch_norm": lambda: document(facts=FACTS | {"has_batch_norm": False}),
 }

@@ -47,9 +47,10 @@ def printed(document, width=200):
 
 SENTENCES = {
     "whole": "This minimum's loss climbs by 49 % within the box of radius 10⁻³, its top curvature is 0.79 (stable up to "
-    "lr 2.5), and its noise scale is 1,200 samples.",
-    "gaps": "This minimum's loss climbs by 0 % within the box of radius 10⁻³, its top curvature is 0.79, and its noise "
-    "scale is at least 900 samples.",
+    "lr 2.5), its noise scale is 1,200 samples, and its barrier to the second checkpoint is 0.31 nats.",
+    "gaps": "This minimum's loss climbs by 0 % within the box of radius 10⁻³, its top curvature is 0.79, its noise "
+    "scale is at least 900 samples, and its barrier to the second checkpoint is 0.31 nats.",
+    "only_slices": "What was measured of this minimum is in the pictures and the table below.",
     "no_density": "This minimum's top curvature is 0.79 (stable up to lr 2.5).",
     "only_loss": "This minimum's test loss is 0.0810 with 98.10 % right.",
     "only_distance": "This minimum's distance from the start is 12.3.",

@@ -23,9 +23,12 @@ def answer(measures: Measures) -> str:
         One sentence with the numbers in it.
     """
     found = by_key(measures)
-    said = [part for part in (climb(found), curvature(found), noise(found), place(found), scores(found)) if part]
-    if not said:
+    every = (climb(found), curvature(found), noise(found), place(found), scores(found), barrier(found))
+    said = [part for part in every if part]
+    if not measures:
         return "Nothing could be measured of this checkpoint; the reasons are below."
+    if not said:
+        return "What was measured of this minimum is in the pictures and the table below."
     first, *rest = said
     if not rest:
         return f"This minimum's {first}."
@@ -75,6 +78,12 @@ def scores(found: Mapping[str, Number]) -> str:
         return ""
     accuracy = "" if right is None or right.value is None else f" with {right.value:.2f} % right"
     return f"test loss is {number(loss.value)}{accuracy}"
+
+
+def barrier(found: Mapping[str, Number]) -> str:
+    """Say the barrier to the second checkpoint."""
+    one = found.get("barrier_train")
+    return "" if one is None else f"barrier to the second checkpoint is {significant(one.value or 0.0)} nats"
 
 
 def doubts(measures: Measures, settings: Mapping[str, Any]) -> list[str]:
