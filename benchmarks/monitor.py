@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.images import random_problem
 from benchmarks.record import Faster, in_turns
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 BATCH = 256
 PASSES = 4

@@ -17,7 +17,7 @@ import gengap
 from benchmarks.images import random_problem
 from benchmarks.record import Faster, in_turns
 from gengap.measures.memory import PeakMemory
-from gengap.measures.noise import noise_scale
+from gengap.measures.noise.noise_scale import noise_scale
 
 REPETITIONS = 9
 BLOCK = 8  # samples whose gradients the peer holds at once

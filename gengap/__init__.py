@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
     from gengap.measurement.run import Measurement, measure
-    from gengap.measures.average_sharpness import AverageSharpness, average_sharpness
-    from gengap.measures.ball_sharpness import BallSharpness, ball_sharpness
-    from gengap.measures.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
-    from gengap.measures.density import Density, spectral_density
+    from gengap.measures.curvature.density import Density, spectral_density
+    from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
+    from gengap.measures.curvature.stability import StableLr, max_stable_lr
+    from gengap.measures.curvature.trace import Trace, trace
     from gengap.measures.diffusion import DistanceCurve, DistanceFollower, distance_curve
     from gengap.measures.distance import Distance, displacement_angle, distance, distance_ratio
-    from gengap.measures.eigenvalues import Eigenvalues, top_eigenvalues
-    from gengap.measures.evidence import Evidence, log_evidence
-    from gengap.measures.landscape import Path, interpolate
-    from gengap.measures.monitor import NoiseScaleMonitor
-    from gengap.measures.noise import NoiseScale, RecipeNoise, noise_scale, recipe_noise
-    from gengap.measures.noise_batches import two_batch_noise_scale
-    from gengap.measures.noise_curvature import CurvatureNoiseScale, curvature_noise_scale
-    from gengap.measures.noise_metric import adam_factors
-    from gengap.measures.noise_reading import NoiseScaleReading
-    from gengap.measures.plane import Plane, plane
+    from gengap.measures.evidence.log_evidence import Evidence, log_evidence
+    from gengap.measures.landscape.paths import Path, interpolate
+    from gengap.measures.landscape.plane import Plane, plane
+    from gengap.measures.landscape.slices import Slice1D, Slice2D, slice_1d, slice_2d
+    from gengap.measures.landscape.trajectory import Trajectory, trajectory
+    from gengap.measures.noise.batches import two_batch_noise_scale
+    from gengap.measures.noise.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
+    from gengap.measures.noise.curvature_scale import CurvatureNoiseScale, curvature_noise_scale
+    from gengap.measures.noise.metric import adam_factors
+    from gengap.measures.noise.monitor import NoiseScaleMonitor
+    from gengap.measures.noise.noise_scale import NoiseScale, RecipeNoise, noise_scale, recipe_noise
+    from gengap.measures.noise.reading import NoiseScaleReading
     from gengap.measures.random_potential import RandomPotential, loss_against_distance
-    from gengap.measures.random_rise import RandomRise, random_rise
     from gengap.measures.rescaling import RescalingCheck, rescaling_check, usual_measures
     from gengap.measures.rescalings import Rescaling, find_rescalings
-    from gengap.measures.sharpness import Sharpness, sharpness
-    from gengap.measures.slices import Slice1D, Slice2D, slice_1d, slice_2d
-    from gengap.measures.stability import StableLr, max_stable_lr
-    from gengap.measures.steepness import SteepFraction, steep_fraction
-    from gengap.measures.subspace_sharpness import SubspaceSharpness, subspace_sharpness
-    from gengap.measures.trace import Trace, trace
-    from gengap.measures.trajectory import Trajectory, trajectory
+    from gengap.measures.sharpness.average_sharpness import AverageSharpness, average_sharpness
+    from gengap.measures.sharpness.ball_sharpness import BallSharpness, ball_sharpness
+    from gengap.measures.sharpness.box_sharpness import Sharpness, sharpness
+    from gengap.measures.sharpness.random_rise import RandomRise, random_rise
+    from gengap.measures.sharpness.steepness import SteepFraction, steep_fraction
+    from gengap.measures.sharpness.subspace_sharpness import SubspaceSharpness, subspace_sharpness
     from gengap.problem.checkpoint import Checkpoint, load_checkpoint
     from gengap.problem.from_model import loss_function
     from gengap.problem.load import load
@@ -52,94 +52,94 @@ if TYPE_CHECKING:
     from gengap.training.solo import train
 
 PUBLIC = {
-    "AverageSharpness": "gengap.measures.average_sharpness",
+    "AverageSharpness": "gengap.measures.sharpness.average_sharpness",
     "BadInput": "gengap.core.errors",
-    "BallSharpness": "gengap.measures.ball_sharpness",
+    "BallSharpness": "gengap.measures.sharpness.ball_sharpness",
     "Checkpoint": "gengap.problem.checkpoint",
     "Comparison": "gengap.comparison",
-    "CovarianceEigenvalues": "gengap.measures.covariance",
-    "CurvatureNoiseScale": "gengap.measures.noise_curvature",
-    "Density": "gengap.measures.density",
+    "CovarianceEigenvalues": "gengap.measures.noise.covariance",
+    "CurvatureNoiseScale": "gengap.measures.noise.curvature_scale",
+    "Density": "gengap.measures.curvature.density",
     "Distance": "gengap.measures.distance",
     "DistanceCurve": "gengap.measures.diffusion",
     "DistanceFollower": "gengap.measures.diffusion",
-    "Eigenvalues": "gengap.measures.eigenvalues",
+    "Eigenvalues": "gengap.measures.curvature.eigenvalues",
     "Estimate": "gengap.core.estimate",
-    "Evidence": "gengap.measures.evidence",
+    "Evidence": "gengap.measures.evidence.log_evidence",
     "GengapError": "gengap.core.errors",
     "InterpolationSpec": "gengap.studies.study",
     "Interrupted": "gengap.core.errors",
     "Measurement": "gengap.measurement.run",
     "MissingData": "gengap.core.errors",
-    "NoiseScale": "gengap.measures.noise",
-    "NoiseScaleMonitor": "gengap.measures.monitor",
-    "NoiseScaleReading": "gengap.measures.noise_reading",
+    "NoiseScale": "gengap.measures.noise.noise_scale",
+    "NoiseScaleMonitor": "gengap.measures.noise.monitor",
+    "NoiseScaleReading": "gengap.measures.noise.reading",
     "OutOfSpace": "gengap.core.errors",
-    "Path": "gengap.measures.landscape",
-    "Plane": "gengap.measures.plane",
+    "Path": "gengap.measures.landscape.paths",
+    "Plane": "gengap.measures.landscape.plane",
     "Probe": "gengap.training.snapshots",
     "Problem": "gengap.problem.problem",
     "RandomPotential": "gengap.measures.random_potential",
-    "RandomRise": "gengap.measures.random_rise",
+    "RandomRise": "gengap.measures.sharpness.random_rise",
     "Recipe": "gengap.core.recipe",
-    "RecipeNoise": "gengap.measures.noise",
+    "RecipeNoise": "gengap.measures.noise.noise_scale",
     "Rescaling": "gengap.measures.rescalings",
     "RescalingCheck": "gengap.measures.rescaling",
     "Run": "gengap.training.run",
     "SdeNoise": "gengap.theory.noise_scale",
-    "Sharpness": "gengap.measures.sharpness",
+    "Sharpness": "gengap.measures.sharpness.box_sharpness",
     "SharpnessSpec": "gengap.studies.study",
-    "Slice1D": "gengap.measures.slices",
-    "Slice2D": "gengap.measures.slices",
+    "Slice1D": "gengap.measures.landscape.slices",
+    "Slice2D": "gengap.measures.landscape.slices",
     "Snapshot": "gengap.training.snapshots",
     "SnapshotFolder": "gengap.training.snapshots",
-    "StableLr": "gengap.measures.stability",
-    "SteepFraction": "gengap.measures.steepness",
+    "StableLr": "gengap.measures.curvature.stability",
+    "SteepFraction": "gengap.measures.sharpness.steepness",
     "Store": "gengap.store.store",
     "Study": "gengap.studies.study",
-    "SubspaceSharpness": "gengap.measures.subspace_sharpness",
-    "Trace": "gengap.measures.trace",
-    "Trajectory": "gengap.measures.trajectory",
-    "adam_factors": "gengap.measures.noise_metric",
-    "average_sharpness": "gengap.measures.average_sharpness",
-    "ball_sharpness": "gengap.measures.ball_sharpness",
+    "SubspaceSharpness": "gengap.measures.sharpness.subspace_sharpness",
+    "Trace": "gengap.measures.curvature.trace",
+    "Trajectory": "gengap.measures.landscape.trajectory",
+    "adam_factors": "gengap.measures.noise.metric",
+    "average_sharpness": "gengap.measures.sharpness.average_sharpness",
+    "ball_sharpness": "gengap.measures.sharpness.ball_sharpness",
     "compare": "gengap.comparison",
     "comparison_study": "gengap.comparison",
-    "covariance_eigenvalues": "gengap.measures.covariance",
-    "curvature_noise_scale": "gengap.measures.noise_curvature",
+    "covariance_eigenvalues": "gengap.measures.noise.covariance",
+    "curvature_noise_scale": "gengap.measures.noise.curvature_scale",
     "displacement_angle": "gengap.measures.distance",
     "distance": "gengap.measures.distance",
     "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
     "find_rescalings": "gengap.measures.rescalings",
-    "interpolate": "gengap.measures.landscape",
+    "interpolate": "gengap.measures.landscape.paths",
     "load": "gengap.problem.load",
     "load_checkpoint": "gengap.problem.checkpoint",
-    "log_evidence": "gengap.measures.evidence",
+    "log_evidence": "gengap.measures.evidence.log_evidence",
     "loss_against_distance": "gengap.measures.random_potential",
     "loss_function": "gengap.problem.from_model",
-    "max_stable_lr": "gengap.measures.stability",
+    "max_stable_lr": "gengap.measures.curvature.stability",
     "measure": "gengap.measurement.run",
-    "noise_scale": "gengap.measures.noise",
-    "plane": "gengap.measures.plane",
-    "random_rise": "gengap.measures.random_rise",
+    "noise_scale": "gengap.measures.noise.noise_scale",
+    "plane": "gengap.measures.landscape.plane",
+    "random_rise": "gengap.measures.sharpness.random_rise",
     "read_study": "gengap.studies.study",
-    "recipe_noise": "gengap.measures.noise",
+    "recipe_noise": "gengap.measures.noise.noise_scale",
     "recipe_noise_scale": "gengap.theory.noise_scale",
     "rescaling_check": "gengap.measures.rescaling",
     "sde_noise_scale": "gengap.theory.noise_scale",
-    "sharpness": "gengap.measures.sharpness",
-    "slice_1d": "gengap.measures.slices",
-    "slice_2d": "gengap.measures.slices",
-    "spectral_density": "gengap.measures.density",
-    "steep_fraction": "gengap.measures.steepness",
-    "subspace_overlap": "gengap.measures.covariance",
-    "subspace_sharpness": "gengap.measures.subspace_sharpness",
-    "top_eigenvalues": "gengap.measures.eigenvalues",
-    "trace": "gengap.measures.trace",
+    "sharpness": "gengap.measures.sharpness.box_sharpness",
+    "slice_1d": "gengap.measures.landscape.slices",
+    "slice_2d": "gengap.measures.landscape.slices",
+    "spectral_density": "gengap.measures.curvature.density",
+    "steep_fraction": "gengap.measures.sharpness.steepness",
+    "subspace_overlap": "gengap.measures.noise.covariance",
+    "subspace_sharpness": "gengap.measures.sharpness.subspace_sharpness",
+    "top_eigenvalues": "gengap.measures.curvature.eigenvalues",
+    "trace": "gengap.measures.curvature.trace",
     "train": "gengap.training.solo",
-    "trajectory": "gengap.measures.trajectory",
-    "two_batch_noise_scale": "gengap.measures.noise_batches",
+    "trajectory": "gengap.measures.landscape.trajectory",
+    "two_batch_noise_scale": "gengap.measures.noise.batches",
     "usual_measures": "gengap.measures.rescaling",
 }
 

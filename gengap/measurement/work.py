@@ -8,7 +8,7 @@ import torch
 
 from gengap.core.errors import BadInput
 from gengap.measurement.task import Task
-from gengap.measures.operators import hessian
+from gengap.measures.curvature.operators import hessian
 from gengap.measures.session import measuring
 
 PROBED = 1_000  # samples on which a pass is timed, at most

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gengap.measures import memory as m
-from gengap.measures.linearised import second_derivative
+from gengap.measures.curvature.linearised import second_derivative
 from gengap.measures.live_bytes import LiveBytes
 from gengap.measures.protocols import Chunked, SamplePiece, check_differentiable
 from gengap.problem.trees import leaves

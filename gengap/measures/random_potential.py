@@ -10,10 +10,10 @@ from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Progress, silent
 from gengap.core.records import Record
 from gengap.core.seeds import stream
-from gengap.measures.perturbations import displaced, length, normal
 from gengap.measures.protocols import Params, PlainFunction
 from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
+from gengap.measures.sharpness.perturbations import displaced, length, normal
 from gengap.theory.roughness import About, RoughnessFit, fit_roughness
 
 

@@ -13,15 +13,15 @@ from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate
 from gengap.core.events import Listener, Progress, silent
 from gengap.core.records import Record
-from gengap.measures.average_sharpness import average_sharpness
-from gengap.measures.ball_sharpness import ball_sharpness
+from gengap.measures.curvature.eigenvalues import top_eigenvalues
+from gengap.measures.curvature.trace import trace
 from gengap.measures.distance import distance
-from gengap.measures.eigenvalues import top_eigenvalues
-from gengap.measures.noise import noise_scale
+from gengap.measures.noise.noise_scale import noise_scale
 from gengap.measures.protocols import Chunked, LossFunction, Params, Rebuffered, sample_pieces
 from gengap.measures.rescalings import Rescaling, find_rescalings
-from gengap.measures.sharpness import sharpness
-from gengap.measures.trace import trace
+from gengap.measures.sharpness.average_sharpness import average_sharpness
+from gengap.measures.sharpness.ball_sharpness import ball_sharpness
+from gengap.measures.sharpness.box_sharpness import sharpness
 from gengap.measures.trees import as_tree
 from gengap.problem.problem import Problem
 

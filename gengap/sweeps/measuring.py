@@ -12,8 +12,8 @@ from gengap.core.estimate import finite
 from gengap.core.events import Listener, Message
 from gengap.data.order import subset
 from gengap.measures.distance import distance
-from gengap.measures.landscape import interpolate
-from gengap.measures.sharpness import sharpness
+from gengap.measures.landscape.paths import interpolate
+from gengap.measures.sharpness.box_sharpness import sharpness
 from gengap.problem.problem import Problem
 from gengap.store.store import Store
 from gengap.studies.study import InterpolationSpec, ScoreSpec, SharpnessSpec, Study

@@ -17,9 +17,9 @@ from gengap.measurement import registry
 from gengap.measurement.run import measure, prepare, take
 from gengap.measurement.settings import Settings
 from gengap.measurement.subject import load_subject
+from gengap.measures.curvature.eigenvalues import top_eigenvalues
 from gengap.measures.distance import distance
-from gengap.measures.eigenvalues import top_eigenvalues
-from gengap.measures.sharpness import sharpness
+from gengap.measures.sharpness.box_sharpness import sharpness
 from gengap.report.minimum.definitions import WORDS
 from gengap.report.minimum.figures import DRAWN
 from gengap.report.minimum.rows import READERS

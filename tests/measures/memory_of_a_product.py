@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gengap.measures.operators import hessian
+from gengap.measures.curvature.operators import hessian
 from gengap.measures.session import measuring
 from gengap.problem.from_model import loss_function
 

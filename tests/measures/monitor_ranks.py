@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 STEPS = 12
 

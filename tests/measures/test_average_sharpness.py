@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gengap.core.errors import BadInput
-from gengap.measures.average_sharpness import average_sharpness
+from gengap.measures.sharpness.average_sharpness import average_sharpness
 
 RNG = torch.Generator().manual_seed(0)
 ROOT = torch.randn(40, 40, dtype=torch.float64, generator=RNG)

@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import brentq
 
 from gengap.core.errors import BadInput
-from gengap.measures.ball_sharpness import ball_sharpness
-from gengap.measures.perturbations import units
+from gengap.measures.sharpness.ball_sharpness import ball_sharpness
+from gengap.measures.sharpness.perturbations import units
 
 
 def highest(matrix, slope, radius):

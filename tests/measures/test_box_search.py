@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from gengap.core.events import silent
-from gengap.measures.box_search import Box, Negative, Trail, quasi_newton, sign_ascent, tie_broken
 from gengap.measures.protocols import Plain
-from gengap.measures.surface import Surface
+from gengap.measures.sharpness.box_search import Box, Negative, Trail, quasi_newton, sign_ascent, tie_broken
+from gengap.measures.sharpness.surface import Surface
 from gengap.measures.trees import fill, flatten
 
 ZERO = np.zeros(3)

@@ -5,8 +5,8 @@ import torch
 from noise_networks import case, single_gradients
 
 from gengap.core.errors import BadInput
-from gengap.measures import covariance
-from gengap.measures.covariance import covariance_eigenvalues, subspace_overlap
+from gengap.measures.noise import covariance
+from gengap.measures.noise.covariance import covariance_eigenvalues, subspace_overlap
 
 
 def flat(vectors):

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.eigenvalues import extreme_pairs, random_start, top_eigenvalues
-from gengap.measures.operators import Dense
-from gengap.measures.stability import max_stable_lr
+from gengap.measures.curvature.eigenvalues import extreme_pairs, random_start, top_eigenvalues
+from gengap.measures.curvature.operators import Dense
+from gengap.measures.curvature.stability import max_stable_lr
 
 N, F, C = 53, 4, 3
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.evidence import log_evidence
+from gengap.measures.evidence.log_evidence import log_evidence
 
 F64 = torch.float64
 

@@ -10,7 +10,7 @@ from noise_networks import KINDS, case
 from torch import nn
 
 import gengap
-from gengap.measures.operators import gauss_newton, hessian
+from gengap.measures.curvature.operators import gauss_newton, hessian
 from gengap.measures.session import measuring
 from gengap.measures.trees import ravel, unravel
 

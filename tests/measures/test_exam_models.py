@@ -9,7 +9,7 @@ from exam_models import KINDS, live
 from test_exam import MEASURES, states
 
 from gengap.core.errors import BadInput
-from gengap.measures.operators import gauss_newton, hessian
+from gengap.measures.curvature.operators import gauss_newton, hessian
 from gengap.measures.session import measuring
 from gengap.measures.trees import ravel, unravel
 from gengap.problem.from_model import loss_function

@@ -9,10 +9,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import gengap
-from gengap.measures.first_layer import FirstLayer
-from gengap.measures.landscape import interpolate
-from gengap.measures.positions import Curve
-from gengap.measures.slices import slice_1d, slice_2d
+from gengap.measures.landscape.first_layer import FirstLayer
+from gengap.measures.landscape.paths import interpolate
+from gengap.measures.landscape.positions import Curve
+from gengap.measures.landscape.slices import slice_1d, slice_2d
 
 WIDE, HIDDEN, SAMPLES = 150, 6, 30
 RNG = torch.Generator().manual_seed(4)

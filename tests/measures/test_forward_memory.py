@@ -5,7 +5,7 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.landscape import interpolate
+from gengap.measures.landscape.paths import interpolate
 from gengap.measures.memory import TRANSIENT
 from gengap.measures.pass_cost import pass_cost
 

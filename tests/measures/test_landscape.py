@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gengap.core.errors import BadInput
-from gengap.measures.landscape import interpolate
+from gengap.measures.landscape.paths import interpolate
 
 RNG = torch.Generator().manual_seed(5)
 INPUTS = torch.randn(40, 6, dtype=torch.float64, generator=RNG)

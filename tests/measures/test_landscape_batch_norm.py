@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 import gengap
-from gengap.measures.landscape import interpolate
-from gengap.measures.plane import plane
-from gengap.measures.slices import slice_1d, slice_2d
-from gengap.measures.trajectory import trajectory
+from gengap.measures.landscape.paths import interpolate
+from gengap.measures.landscape.plane import plane
+from gengap.measures.landscape.slices import slice_1d, slice_2d
+from gengap.measures.landscape.trajectory import trajectory
 
 RNG = torch.Generator().manual_seed(21)
 TRAIN = (torch.randn(24, 5, dtype=torch.float64, generator=RNG), torch.randint(0, 3, (24,), generator=RNG))

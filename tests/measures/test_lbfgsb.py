@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy.optimize import Bounds, minimize
 
-from gengap.measures import lbfgsb as module
-from gengap.measures.lbfgsb import lbfgsb
+from gengap.measures.sharpness import lbfgsb as module
+from gengap.measures.sharpness.lbfgsb import lbfgsb
 
 
 def wavy(size, seed, definite):

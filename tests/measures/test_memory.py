@@ -11,8 +11,8 @@ from torch import nn
 
 from gengap.core.errors import BadInput
 from gengap.measures import memory as m
+from gengap.measures.curvature.operators import hessian
 from gengap.measures.live_bytes import LiveBytes
-from gengap.measures.operators import hessian
 from gengap.measures.pass_cost import pass_cost
 from gengap.measures.session import measuring
 from gengap.problem.from_model import loss_function

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from monitor_networks import ALWAYS, Drawn, Everything, data, fresh, train
 from torch import nn
 
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 
 def estimates(parts, weights, sizes):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
-from gengap.measures.noise_arithmetic import (
+from gengap.measures.noise.arithmetic import (
     Averages,
     Parts,
     exponential_averages,

@@ -7,7 +7,7 @@ from monitor_networks import ALWAYS, Drawn, fresh, observe, train
 from torch import nn
 
 from gengap.core.errors import BadInput
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 
 def network():

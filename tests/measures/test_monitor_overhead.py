@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from gengap.measures.monitor import NoiseScaleMonitor
-from gengap.measures.overhead import Overhead
+from gengap.measures.noise.monitor import NoiseScaleMonitor
+from gengap.measures.noise.overhead import Overhead
 
 TICK = 0.001  # a section of one's own takes one tick: the clock moves by it whenever it is read
 

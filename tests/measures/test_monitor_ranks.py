@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from monitor_ranks import STEPS, batch, network
 
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 pytestmark = pytest.mark.ranks
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monitor_networks import ALWAYS, Drawn, observe
 
-from gengap.measures.monitor import NoiseScaleMonitor
+from gengap.measures.noise.monitor import NoiseScaleMonitor
 
 
 def test_a_reading_says_what_is_missing():

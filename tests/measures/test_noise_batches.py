@@ -10,7 +10,7 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.noise_batches import drawn, two_batch_noise_scale
+from gengap.measures.noise.batches import drawn, two_batch_noise_scale
 from gengap.measures.session import measuring
 
 

@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.noise import noise_scale
-from gengap.measures.noise_curvature import curvature_noise_scale
-from gengap.measures.noise_probes import Forms, random_forms, weighed_data, weighed_sample
+from gengap.measures.noise.curvature_scale import curvature_noise_scale
+from gengap.measures.noise.noise_scale import noise_scale
+from gengap.measures.noise.probes import Forms, random_forms, weighed_data, weighed_sample
 
 
 def dense(c):

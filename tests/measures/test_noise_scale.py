@@ -15,9 +15,9 @@ from torch import nn
 import gengap
 from gengap.core.errors import BadInput
 from gengap.core.events import Message
-from gengap.measures.noise import noise_scale, recipe_noise
-from gengap.measures.noise_jackknife import pseudo_values
-from gengap.measures.noise_metric import adam_factors
+from gengap.measures.noise.jackknife import pseudo_values
+from gengap.measures.noise.metric import adam_factors
+from gengap.measures.noise.noise_scale import noise_scale, recipe_noise
 
 
 def unbiased(g):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from gengap.core.errors import BadInput
-from gengap.measures.operators import Dense, gauss_newton, hessian
+from gengap.measures.curvature.operators import Dense, gauss_newton, hessian
 from gengap.measures.session import measuring
 from gengap.problem.from_model import loss_function
 

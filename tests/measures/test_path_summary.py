@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gengap.measures.landscape import interpolate
-from gengap.measures.path_summary import summarised
+from gengap.measures.landscape.path_summary import summarised
+from gengap.measures.landscape.paths import interpolate
 
 EIGHTHS = [i / 8 for i in range(-8, 17)]
 

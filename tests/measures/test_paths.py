@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
-from gengap.measures.landscape import interpolate
+from gengap.measures.landscape.paths import interpolate
 
 A = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 B = torch.tensor([-1.0, 1.0, 4.0], dtype=torch.float64)

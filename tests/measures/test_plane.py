@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
-from gengap.measures.plane import plane
+from gengap.measures.landscape.plane import plane
 
 RNG = torch.Generator().manual_seed(3)
 A, B, C = (torch.randn(6, dtype=torch.float64, generator=RNG) for _ in range(3))

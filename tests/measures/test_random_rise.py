@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
-from gengap.measures.perturbations import displacement, length
-from gengap.measures.random_rise import random_rise
+from gengap.measures.sharpness.perturbations import displacement, length
+from gengap.measures.sharpness.random_rise import random_rise
 
 RNG = torch.Generator().manual_seed(0)
 TREE = {

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from gengap.core.errors import BadInput, DamagedFile, Interrupted
-from gengap.measures.landscape import interpolate
-from gengap.measures.plane import plane
-from gengap.measures.slices import slice_1d, slice_2d
-from gengap.measures.trajectory import trajectory
+from gengap.measures.landscape.paths import interpolate
+from gengap.measures.landscape.plane import plane
+from gengap.measures.landscape.slices import slice_1d, slice_2d
+from gengap.measures.landscape.trajectory import trajectory
 
 RNG = torch.Generator().manual_seed(8)
 W = [torch.randn(3, 2, dtype=torch.float64, generator=RNG) for _ in range(4)]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gengap.measures.eigenvalues import top_eigenvalues
-from gengap.measures.operators import Dense
-from gengap.measures.ritz import Subspace, coefficients, errors_of, orthogonal
+from gengap.measures.curvature.eigenvalues import top_eigenvalues
+from gengap.measures.curvature.operators import Dense
+from gengap.measures.curvature.ritz import Subspace, coefficients, errors_of, orthogonal
 from gengap.measures.trees import dot, norm
 from gengap.problem.from_model import loss_function
 

@@ -10,8 +10,8 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from gengap.core.errors import BadInput
+from gengap.measures.curvature.operators import hessian
 from gengap.measures.memory import PeakMemory
-from gengap.measures.operators import hessian
 from gengap.measures.session import measuring
 from gengap.problem.from_model import loss_function
 

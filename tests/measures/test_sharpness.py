@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from gengap.core.errors import BadInput
-from gengap.measures.sharpness import sharpness
+from gengap.measures.sharpness.box_sharpness import sharpness
 
 CURVATURE = torch.tensor([0.0, 1.0, 50.0, 3.0], dtype=torch.float64)
 CENTRE = torch.tensor([1.0, -2.0, 0.0, 0.5], dtype=torch.float64)

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from gengap.core.errors import BadInput
-from gengap.measures.average_sharpness import average_sharpness
-from gengap.measures.ball_sharpness import ball_sharpness
-from gengap.measures.random_rise import random_rise
-from gengap.measures.sharpness import sharpness
-from gengap.measures.steepness import steep_fraction
-from gengap.measures.subspace_sharpness import subspace_sharpness
+from gengap.measures.sharpness.average_sharpness import average_sharpness
+from gengap.measures.sharpness.ball_sharpness import ball_sharpness
+from gengap.measures.sharpness.box_sharpness import sharpness
+from gengap.measures.sharpness.random_rise import random_rise
+from gengap.measures.sharpness.steepness import steep_fraction
+from gengap.measures.sharpness.subspace_sharpness import subspace_sharpness
 from gengap.problem.problem import Problem
 
 MEASURES = {

@@ -12,9 +12,9 @@ from scipy.optimize import Bounds, minimize
 from torch.nn.functional import cross_entropy
 
 from gengap.core.errors import BadInput
-from gengap.measures.groups import grouped, positions
-from gengap.measures.sharpness import Sharpness, sharpness
-from gengap.measures.surface import Entries, Scaled
+from gengap.measures.sharpness.box_sharpness import Sharpness, sharpness
+from gengap.measures.sharpness.groups import grouped, positions
+from gengap.measures.sharpness.surface import Entries, Scaled
 
 RNG = torch.Generator().manual_seed(2)
 WEIGHTS = {

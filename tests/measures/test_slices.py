@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from gengap.core.errors import BadInput
-from gengap.measures.slices import slice_1d, slice_2d
+from gengap.measures.landscape.slices import slice_1d, slice_2d
 
 RNG = torch.Generator().manual_seed(11)
 

@@ -12,9 +12,9 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.density import spectral_density
-from gengap.measures.operators import Dense
-from gengap.measures.quadrature import lanczos_quadrature, mean_over_rules, signs, tridiagonal
+from gengap.measures.curvature.density import spectral_density
+from gengap.measures.curvature.operators import Dense
+from gengap.measures.curvature.quadrature import lanczos_quadrature, mean_over_rules, signs, tridiagonal
 
 SPECTRUM = np.concatenate([[100.0, 50.0, 20.0, -5.0], np.logspace(-4, 0, 196)])
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from gengap.core.errors import BadInput
 from gengap.core.estimate import mean
-from gengap.measures.steepness import binomial, steep_fraction, within_0_and_1
+from gengap.measures.sharpness.steepness import binomial, steep_fraction, within_0_and_1
 
 RNG = torch.Generator().manual_seed(0)
 VALUES = torch.cat([torch.linspace(4, 10, 200), torch.linspace(-0.5, 0.5, 200)]).double()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
 from gengap.core.seeds import stream
-from gengap.measures import columns as module
-from gengap.measures.columns import Columns
-from gengap.measures.subspace_sharpness import Span, subspace_sharpness
+from gengap.measures.sharpness import columns as module
+from gengap.measures.sharpness.columns import Columns
+from gengap.measures.sharpness.subspace_sharpness import Span, subspace_sharpness
 
 LAWS = ["normal", "unit columns", "uniform"]
 PLENTY = 1 << 30

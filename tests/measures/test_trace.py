@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.trace import trace
+from gengap.measures.curvature.trace import trace
 
 N, F, C = 24, 6, 3
 

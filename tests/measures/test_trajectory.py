@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from gengap.core.errors import BadInput
-from gengap.measures.trajectory import random_walk_shares, trajectory
+from gengap.measures.landscape.trajectory import random_walk_shares, trajectory
 
 SHAPES = {"w": (7, 5), "b": (9,)}
 

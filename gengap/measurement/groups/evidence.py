@@ -3,7 +3,7 @@
 from gengap.measurement.entry import Measure, Taken
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
-from gengap.measures.evidence import EXACT_UNTIL, log_evidence
+from gengap.measures.evidence.log_evidence import EXACT_UNTIL, log_evidence
 
 STEPS, STARTS = 40, 4  # of Lanczos, where the Hessian is too large to be written out
 MORE = 20  # products for each prior

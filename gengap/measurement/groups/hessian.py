@@ -3,10 +3,10 @@
 from gengap.measurement.entry import Measure, Taken
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
-from gengap.measures.density import spectral_density
-from gengap.measures.eigenvalues import top_eigenvalues
-from gengap.measures.stability import max_stable_lr
-from gengap.measures.trace import trace
+from gengap.measures.curvature.density import spectral_density
+from gengap.measures.curvature.eigenvalues import top_eigenvalues
+from gengap.measures.curvature.stability import max_stable_lr
+from gengap.measures.curvature.trace import trace
 
 STEPS, STARTS = 40, 4  # of the density: a quarter of the usual 80 x 8 products
 TOP, BOTTOM = 5, 2

@@ -6,9 +6,9 @@ from gengap.measurement.entry import Measure, Taken, test_share
 from gengap.measurement.groups.distance import NO_TRAJECTORY
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
-from gengap.measures.landscape import interpolate
-from gengap.measures.slices import slice_1d, slice_2d
-from gengap.measures.trajectory import trajectory
+from gengap.measures.landscape.paths import interpolate
+from gengap.measures.landscape.slices import slice_1d, slice_2d
+from gengap.measures.landscape.trajectory import trajectory
 
 NO_SECOND = "it needs another checkpoint of the same network; name one by --second"
 POINTS = 25

@@ -3,10 +3,10 @@
 from gengap.measurement.entry import Measure, Taken
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
-from gengap.measures.covariance import covariance_eigenvalues
-from gengap.measures.noise import noise_scale
-from gengap.measures.noise_batches import two_batch_noise_scale
-from gengap.measures.noise_curvature import curvature_noise_scale
+from gengap.measures.noise.batches import two_batch_noise_scale
+from gengap.measures.noise.covariance import covariance_eigenvalues
+from gengap.measures.noise.curvature_scale import curvature_noise_scale
+from gengap.measures.noise.noise_scale import noise_scale
 
 PROBES = 50  # of the curvature-weighted scale
 TOP = 3

@@ -3,11 +3,11 @@
 from gengap.measurement.entry import Measure, Taken
 from gengap.measurement.task import Task
 from gengap.measurement.work import Work
-from gengap.measures.average_sharpness import average_sharpness
-from gengap.measures.ball_sharpness import ball_sharpness
-from gengap.measures.random_rise import random_rise
-from gengap.measures.sharpness import sharpness
-from gengap.measures.subspace_sharpness import subspace_sharpness
+from gengap.measures.sharpness.average_sharpness import average_sharpness
+from gengap.measures.sharpness.ball_sharpness import ball_sharpness
+from gengap.measures.sharpness.box_sharpness import sharpness
+from gengap.measures.sharpness.random_rise import random_rise
+from gengap.measures.sharpness.subspace_sharpness import subspace_sharpness
 
 DIM, REPEATS = 100, 3  # the dimension as published
 BALL, ADAPTIVE = 0.05, 0.5  # usual radii of sharpness-aware training
