@@ -35,6 +35,8 @@ def main() -> None:
         for entry in subject.entries(quick=chosen.quick):
             print(f"  {entry}", flush=True)
             record.entries.append(entry)
+            if out:  # after each entry: what was measured is kept when the rest is interrupted
+                record.write(out)
         if out:
             print(f"  written to {record.write(out)}", flush=True)
 

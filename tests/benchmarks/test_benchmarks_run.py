@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUBJECTS = ("training", "bf16", "interpolation", "startup")
+SUBJECTS = ("training", "bf16", "interpolation", "curvature", "sharpness", "noise", "monitor", "startup")
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def benchmarks(*arguments):
@@ -40,8 +41,9 @@ def test_unknown_names_are_refused():
     assert "choose from training, bf16" in done.stderr
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("*.json")))
 def test_committed_results_are_of_whole_runs(name):
-    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert name in SUBJECTS
+    found = json.loads((RESULTS / f"{name}.json").read_text())
     assert not found["quick"]
     assert found["entries"]
