@@ -30,6 +30,12 @@ def gengap(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def anywhere():
+    """The command line, in whatever folder the test is."""
+    return call
+
+
+@pytest.fixture(scope="session")
 def tiny():
     return TINY
 

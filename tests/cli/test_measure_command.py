@@ -21,13 +21,11 @@ CHEAP = ["--only", "loss,distance"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder that gengap train wrote, and the run in it."""
-    from conftest import call
-
+def made(tmp_path_factory, anywhere):
+    """A folder that gengap train wrote."""
     folder = tmp_path_factory.mktemp("made")
     words = ["--batch-size", 8, "--optimizer", "sgd", "--lr", 0.3, "--epochs", 2, "--evaluations", 1]
-    assert call("train", *BLOBS, *words, "--out", folder / "run", "--quiet").code == 0
+    assert anywhere("train", *BLOBS, *words, "--out", folder / "run", "--quiet").code == 0
     return folder / "run"
 
 
