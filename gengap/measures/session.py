@@ -24,11 +24,13 @@ from gengap.measures.protocols import (
 )
 from gengap.measures.random_state import kept
 from gengap.measures.records import Conditions
+from gengap.measures.sample_rows import cut
 from gengap.measures.second_order import consistent_kernels
 from gengap.measures.trees import as_tree, dtype_name, is_finite, size
 from gengap.problem.samples import parse_bytes
 
 DEFAULT_LIMIT = "4 GiB"
+TRIED = 8  # samples on which the loss is cut into pieces to see whether they add up
 Names = str | Sequence[str] | None
 
 
@@ -115,10 +117,38 @@ def measuring(
         try:
             if check:
                 check_deterministic(fit, active)
+                check_pieces_add_up(fit, active)
             yield Session(fit, active, budget, device, began, peak)
         finally:
             if peak in m.PeakMemory.active:
                 peak.__exit__(None, None, None)
+
+
+def check_pieces_add_up(loss: LossFunction, params: Params) -> None:
+    """Refuse a loss whose value depends on how the samples are cut into pieces, where they are cut.
+
+    Args:
+        loss: with the chunk it will have; tried on a few samples.
+        params: where.
+
+    Raises:
+        BadInput: it is a sum, or a mean that weighs samples unequally.
+    """
+    if not isinstance(loss, Chunked) or loss.describe().get("batch_norm") in {"batch", "recompute"}:
+        return
+    first = next(iter(loss.chunks(params)))
+    if first.size < 2 or first.size == loss.describe().get("samples"):
+        return
+    few = first.head(min(TRIED, first.size))
+    with torch.no_grad():
+        whole = float(few(params))
+        halves = sum(float(half(params)) * half.size for half in cut(few, (few.size + 1) // 2)) / few.size
+    if abs(whole - halves) > 1e-4 * (abs(whole) + abs(halves)):
+        raise BadInput(
+            f"the loss of {few.size} samples is {whole:.6g}, but the mean over two halves of them is {halves:.6g}: it is no mean "
+            f"over samples (a sum, class weights or ignored targets), and would depend on the chunks; give one that is, or "
+            f"evaluate all samples at once by batch_size={loss.describe().get('samples')} and a larger memory_limit"
+        )
 
 
 def divided(

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
+import gengap
 from gengap.core.errors import BadInput
 from gengap.measures.curvature.operators import hessian
 from gengap.measures.memory import PeakMemory
@@ -300,3 +301,22 @@ def test_a_model_without_a_trained_weight_has_nothing_to_measure():
         measuring(loss, dict(model.named_parameters()), passes="value"),
     ):
         pass
+
+
+@pytest.mark.parametrize("chunk", [5, None], ids=["pieces", "at once"])
+def test_a_loss_that_depends_on_how_samples_are_cut_is_refused_where_they_are_cut(chunk):
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 4, generator=rng), torch.arange(20) % 3
+    weight = torch.tensor([1.0, 5.0, 0.1])
+    net = torch.nn.Linear(4, 3)
+
+    def weighted(outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs, targets, weight=weight)
+
+    loss = gengap.loss_function(net, weighted, (x, y), batch_size=chunk)
+    params = dict(net.named_parameters())
+    if chunk is None:
+        assert gengap.top_eigenvalues(loss, params, k=1).values[0] > 0
+    else:
+        with pytest.raises(BadInput, match="no mean over samples"):
+            gengap.top_eigenvalues(loss, params, k=1)

@@ -139,6 +139,38 @@ def test_a_network_that_bends_is_probed_as_a_whole(name):
         trace(loss, params, method="per sample")
 
 
+class Swish(torch.autograd.Function):
+    """An activation that torch's function modes cannot see into, twice differentiable."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return slope * (s + x * s * (1 - s))
+
+
+@pytest.mark.parametrize("hidden", [Swish.apply, torch.vmap(torch.tanh)], ids=["function", "vmap"])
+def test_a_bend_that_cannot_be_seen_is_felt(hidden):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(F, 5), nn.Linear(5, 5), nn.Linear(5, C)
+
+        def forward(self, x):
+            return self.c(hidden(self.b(torch.relu(self.a(x)))))
+
+    torch.manual_seed(3)
+    net, (x, y) = Hidden(), data()
+    problem, params = as_problem(net, x, y)
+    found = trace(problem.loss_function("train"), params, rel_error=0.2, deflate=4, max_products=200)
+    assert found.method == "hutch++"
+
+
 def test_per_layer_parts_of_the_probes_are_those_of_the_layers():
     torch.manual_seed(0)
     net, (x, y) = nn.Sequential(nn.Linear(F, 5), nn.Tanh(), nn.Linear(5, C)), data()

@@ -24,7 +24,7 @@ from gengap.measures.protocols import SamplePiece
 
 MOST_OUTPUTS = 256  # numbers a sample may have as outputs: their second derivative is made as a matrix
 ROUNDING = 16 * torch.finfo(torch.float64).eps
-FEWEST = 3  # passes before their scatter is believed
+FEWEST = 6  # passes before their scatter is believed
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,21 @@ from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.curvature import outer_trace
 from gengap.measures.curvature.eigenvalues import MATRICES, Matrix, random_start
+from gengap.measures.curvature.linearised import Product, outer_curvature, second_derivative
 from gengap.measures.curvature.operators import Operator
 from gengap.measures.curvature.outer_trace import OuterTrace, roots
 from gengap.measures.curvature.piecewise_linear import uses_of_weights
 from gengap.measures.curvature.quadrature import signs
 from gengap.measures.curvature.ritz import Subspace, coefficients
-from gengap.measures.protocols import Chunked, Params, PlainFunction, SamplePiece
+from gengap.measures.part import ChunkedPart
+from gengap.measures.protocols import Chunked, LossFunction, Params, PlainFunction, SamplePiece, sample_pieces
 from gengap.measures.records import Conditions
 from gengap.measures.sample_mean import check_mean_over_samples
+from gengap.measures.second_order import consistent_kernels
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 
 Method = Literal["auto", "per sample", "hutch++"]
+TRIED = 8  # samples on which two curvatures are compared
 FEWEST = 8  # probes before their scatter is believed
 
 
@@ -213,16 +217,61 @@ def outer_pieces(session: Session, matrix: Matrix) -> tuple[list[SamplePiece], l
     once, linear = uses_of_weights(parts[0].head(min(2, parts[0].size)), session.params)
     if not (once if matrix == "gauss-newton" else linear):
         return None
+    if matrix == "hessian" and not blocks_agree(session):
+        return None
     factors = []
+    held = 0
     for piece in parts:
         with torch.no_grad():
             outputs = piece.outputs(session.params)
         root = roots(piece, outputs)
-        if root is None:
+        held += 0 if root is None else root.nbytes
+        if root is None or 4 * held > session.memory.limit:
             return None
         factors.append(root)
     check_mean_over_samples(parts[0], parts[0].outputs(session.params), "the trace by samples")
     return parts, factors
+
+
+def blocks_agree(session: Session) -> bool:
+    """Tell whether Hessian and Gauss-Newton matrix have the same diagonal blocks, tried on a few samples in float64.
+
+    What is seen of a network may hide how it bends (functions of one's own, compiled or mapped ones): along a random
+    direction in each weight tensor the two curvatures must agree.
+
+    Args:
+        session: loss and weights.
+
+    Returns:
+        Whether they do; False also where it cannot be tried.
+    """
+    tree = {name: p.detach().double().requires_grad_() for name, p in session.params.items()}
+    try:
+        few = next(sample_pieces(in_float64(session.loss), tree, "the trace by samples"))
+        few = few.head(min(TRIED, few.size))
+        with torch.enable_grad(), consistent_kernels(twice=True):
+            bent, outer = second_derivative(few, tree), outer_curvature(few, tree)
+            return all(agree(bent, outer, tree, name) for name in tree)
+    except (RuntimeError, BadInput):  # not in float64, or not twice: the way that needs neither is taken
+        return False
+
+
+def in_float64(loss: LossFunction) -> LossFunction:
+    """Take weights in float64; held ones are made so."""
+    if not isinstance(loss, ChunkedPart):
+        return loss
+    return ChunkedPart(loss.loss, {name: p.double() for name, p in loss.held.items()}, loss.order)
+
+
+def agree(bent: Product, outer: Product, tree: dict[str, Tensor], name: str) -> bool:
+    """Compare two curvatures along random signs in one weight tensor."""
+    generator = torch.Generator().manual_seed(stream(0, "blocks"))
+    signs = (2 * torch.randint(2, tree[name].shape, generator=generator) - 1).to(tree[name])
+    direction = [signs if n == name else torch.zeros_like(p) for n, p in tree.items()]
+    place = list(tree).index(name)
+    found = [product(direction)[place] for product in (bent, outer)]
+    one, other = (0.0 if f is None else float((f * signs).sum()) for f in found)
+    return abs(one - other) <= 1e-6 * (abs(one) + abs(other)) + 1e-15
 
 
 class Probes:
