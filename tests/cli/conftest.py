@@ -12,7 +12,10 @@ TINY = ["--small", "4", "--large", "40", "--optimizer", "sgd", "--lr", "0.3", "-
 
 def call(*words):
     """Run a command in this process; what it raises beyond its exit code is a failure of the test."""
-    found = CliRunner().invoke(app, [str(word) for word in words])
+    said = [str(word) for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gengap", *said])
+        found = CliRunner().invoke(app, said)
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return SimpleNamespace(
