@@ -22,7 +22,7 @@ from benchmarks.record import Faster, in_turns
 
 POINTS = 25
 REPETITIONS = 15
-WHOLE_REPETITIONS = 5  # of a minute each
+WHOLE_REPETITIONS = 3  # of minutes each
 CHUNK = 500  # samples in a forward pass, the default of a loss function
 AIM = 1 / 1.10
 AIM_DATALOADER = 1.5

@@ -4,6 +4,7 @@ PyHessian 0.1 calls `torch.eig`, which torch has removed; it is given `torch.lin
 for its symmetric matrices. Nothing else of it is changed.
 """
 
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,15 +41,21 @@ def with_eig() -> Iterator[None]:
         torch.eig = before
 
 
-class Counted:
-    """PyHessian's products, counted."""
+class TookTooLong(Exception):  # noqa: N818 (it says what happened)
+    """A peer was stopped."""
 
-    def __init__(self) -> None:
+
+class Counted:
+    """PyHessian's products, counted; after `until` on the clock of CPU time the next one raises `TookTooLong`."""
+
+    def __init__(self, until: float = float("inf")) -> None:
         module: Any = import_module("pyhessian.hessian")  # the package puts a class under that name
-        self.module, self.original, self.products = module, module.hessian_vector_product, 0
+        self.module, self.original, self.products, self.until = module, module.hessian_vector_product, 0, until
 
     def __enter__(self) -> "Counted":
         def product(*arguments: Any) -> Any:
+            if time.process_time() > self.until:
+                raise TookTooLong
             self.products += 1
             return self.original(*arguments)
 

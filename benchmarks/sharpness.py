@@ -22,7 +22,7 @@ from gengap.measures.trees import empty_like, fill, flatten
 
 RADIUS = 1e-3
 ITERATIONS = 10
-REPETITIONS = 3
+REPETITIONS = 2
 AIM = 0.05
 
 
