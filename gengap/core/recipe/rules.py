@@ -1,0 +1,82 @@
+"""Which fields of a recipe go together."""
+
+from typing import Any
+
+from gengap.core.recipe.schedules import ENDING
+
+WITH_MOMENTUM = {"sgd", "rmsprop", "lars", "kfac", "rmsprop-warmup"}
+WITH_NESTEROV = {"sgd", "lars"}
+WITH_BETAS = {"adam", "adamw", "lamb"}
+WITHOUT_DECAY = {"lbfgs", "full-batch-gd"}
+WHOLE_BATCH = {"lbfgs", "full-batch-gd"}  # search along a line, which needs the same loss at every point
+AVERAGING = {"elastic-averaging", "post-local-sgd"}
+
+
+def check_rules(recipe: Any) -> None:
+    """Refuse fields that contradict each other.
+
+    Args:
+        recipe: a `Recipe` whose fields are each valid.
+
+    Raises:
+        ValueError: two of them do not go together; one sentence.
+    """
+    check_optimizer(recipe)
+    check_batches(recipe)
+    check_methods(recipe)
+    if recipe.budget.converged and recipe.schedule.name in ENDING:
+        raise ValueError(
+            f"schedule {recipe.schedule.name!r} needs a budget of epochs or steps: it ends with the budget"
+        )
+
+
+def check_optimizer(recipe: Any) -> None:
+    """Refuse settings of another optimizer."""
+    name = recipe.optimizer
+    if name not in WITH_MOMENTUM and (recipe.momentum or recipe.nesterov):
+        raise ValueError(f"momentum and nesterov belong to {words(WITH_MOMENTUM)}, not to {name}; leave them out")
+    if recipe.nesterov and name not in WITH_NESTEROV:
+        raise ValueError(f"nesterov belongs to {words(WITH_NESTEROV)}, not to {name}; leave it out")
+    if recipe.nesterov and not recipe.momentum:
+        raise ValueError("nesterov needs a momentum above 0")
+    if name not in WITH_BETAS and recipe.betas != (0.9, 0.999):
+        raise ValueError(f"betas belong to {words(WITH_BETAS)}, not to {name}; leave them out")
+    if name in WITHOUT_DECAY and recipe.weight_decay:
+        raise ValueError(f"{name} searches along the loss itself; leave weight_decay out")
+    if name != "lars" and recipe.trust != 0.001:
+        raise ValueError(f"trust belongs to lars, not to {name}; leave it out")
+
+
+def check_batches(recipe: Any) -> None:
+    """Refuse batch sizes that contradict each other."""
+    size, piece, warmup = recipe.batch_size, recipe.micro_batch, recipe.warmup
+    if isinstance(size, int) and isinstance(piece, int) and piece > size:
+        raise ValueError(f"micro_batch {piece} is larger than batch_size {size}")
+    if warmup and warmup.start == "reference" and not recipe.lr_rule:
+        raise ValueError("a warm-up from the reference needs an lr_rule, which names the reference batch")
+    if recipe.regime_adaptation and recipe.budget.epochs is None:
+        raise ValueError("regime_adaptation stretches a budget of epochs; give budget={'epochs': ...}")
+    if recipe.regime_adaptation and recipe.batch_schedule:
+        raise ValueError("regime_adaptation and batch_schedule both decide the number of updates; give one of them")
+    noise = recipe.gradient_noise
+    if noise and noise.name == "multiplicative" and (noise.sigma is None) == (noise.reference_batch is None):
+        raise ValueError("multiplicative gradient noise needs either sigma or the reference_batch to match")
+
+
+def check_methods(recipe: Any) -> None:
+    """Refuse a method that does not fit the rest."""
+    method, name = recipe.method, recipe.optimizer
+    if method and name in WHOLE_BATCH:
+        raise ValueError(f"{name} and the method {method.name} both decide how to step; give one of them")
+    if method and name == "kfac":
+        raise ValueError(f"the method {method.name} asks for gradients that kfac's curvature does not belong to")
+    if name in WHOLE_BATCH and (recipe.gradient_noise or recipe.clip_norm):
+        raise ValueError(f"{name} searches along the loss itself; leave gradient_noise and clip_norm out")
+    if recipe.quirks and name != "sgd":
+        raise ValueError(f"the quirks of bigbatch are those of sgd, not of {name}")
+
+
+def words(names: set[str]) -> str:
+    """Join names."""
+    first, *rest = sorted(names)
+    return f"{', '.join([first, *rest[:-1]])} and {rest[-1]}" if rest else first
