@@ -2,9 +2,11 @@
 
 The form is that of the authors' code where it says more than the paper: in C1 and C3 the printed stride 2 is that of
 the pooling, and C2 and C4 drop out inside the convolution stacks. The `_literal` networks take the paper at its word.
-All begin with Glorot-uniform weights and zero biases, as the code does.
+All begin with Glorot-uniform weights and zero biases, as the code does. `vgg11` is the one network of the authors' later
+PyTorch port, which is none of the six.
 """
 
+import math
 from collections.abc import Iterator
 
 from torch import nn
@@ -74,12 +76,7 @@ def shallow_features(stride: int) -> Iterator[nn.Module]:
         yield nn.Conv2d(channels, 64, 5, stride=stride, padding=2)
         yield nn.BatchNorm2d(64)
         yield nn.ReLU()
-        yield nn.ZeroPad2d((
-            0,
-            1,
-            0,
-            1,
-        ))  # "same" pooling pads at the far edge; after a ReLU zero is never a new maximum
+        yield nn.ZeroPad2d((0, 1, 0, 1))  # "same" pooling pads at the far edge; after a ReLU, 0 is never a new maximum
         yield nn.MaxPool2d(3, stride=2)
 
 
@@ -95,18 +92,44 @@ def shallow_head(inputs: int, classes: int) -> Iterator[nn.Module]:
 
 def deep(classes: int, *, inner_dropout: bool) -> nn.Module:
     """Build C2 or C4."""
-    layers: list[nn.Module] = []
+    dropout = [nn.Dropout(0.5)] if inner_dropout else []
+    head = [nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes)]
+    return glorot(nn.Sequential(*stacks(inner_dropout=inner_dropout), nn.Flatten(), *dropout, *head))
+
+
+def stacks(*, inner_dropout: bool) -> Iterator[nn.Module]:
+    """Yield the convolutional part of C2: thirteen 3x3 convolutions, a pooling after each of five stacks."""
     channels = 3
     for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for i in range(count):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            yield from (nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
             if inner_dropout and i < count - 1:
-                layers.append(nn.Dropout(0.3 if width == 64 else 0.4))
+                yield nn.Dropout(0.3 if width == 64 else 0.4)
+            channels = width
+        yield nn.MaxPool2d(2)
+
+
+def vgg11(classes: int = 10) -> nn.Module:
+    """VGG configuration A with batch norm, of the authors' PyTorch port: dense 4096 twice, without batch norm there.
+
+    Convolutions begin as N(0, 2 / (9 x output channels)), linear layers as N(0, 0.01**2), biases at 0. The port calls it
+    C3-like, but its data are CIFAR-10. Its output is the logit; the port's log-softmax belongs to the loss here.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, count in ((64, 1), (128, 1), (256, 2), (512, 2), (512, 2)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    dropout = [nn.Dropout(0.5)] if inner_dropout else []
-    head = [nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, classes)]
-    return glorot(nn.Sequential(*layers, nn.Flatten(), *dropout, *head))
+    head = [nn.Dropout(0.5), nn.Linear(512, 4096), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Flatten(), *head, nn.Linear(4096, classes))
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            spread = math.sqrt(2 / (9 * module.out_channels)) if isinstance(module, nn.Conv2d) else 0.01
+            nn.init.normal_(module.weight, 0.0, spread)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    return model
 
 
 def glorot(model: nn.Module) -> nn.Module:
