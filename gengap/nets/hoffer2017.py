@@ -7,6 +7,7 @@ code has no VGG, though the paper's tables do; the layout of Keskar et al.'s C2 
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +46,9 @@ def wresnet16_4(classes: int = 100) -> nn.Module:
     """Three groups of two residual blocks, 64, 128 and 256 wide, the first convolution 64 wide as well.
 
     The canonical WRN-16-4 (`gengap.nets.smith2020.wrn16_4`) normalises before it convolves, and begins 16 wide.
+
+    Returns:
+        The network.
     """
     return resnet(2, 64, classes)
 
@@ -63,6 +67,9 @@ def alexnet(classes: int = 1000) -> nn.Module:
     """AlexNet in the layout of Krizhevsky 2014 (arXiv:1404.5997), with batch norm, for 224x224 images.
 
     The first layer normalises before its ReLU and the other convolutions after theirs; only the last layer has a bias.
+
+    Returns:
+        The network.
     """
     features: list[nn.Module] = [
         nn.Conv2d(3, 64, 11, stride=4, padding=2, bias=False),
@@ -84,7 +91,7 @@ def alexnet(classes: int = 1000) -> nn.Module:
 
 def dense(widths: tuple[int, ...], classes: int, *, bias: bool = False) -> Iterator[nn.Module]:
     """Yield hidden layers with batch norm, ReLU and dropout 0.5, then the linear output, which always has a bias."""
-    for inputs, width in zip(widths, widths[1:], strict=False):
+    for inputs, width in pairwise(widths):
         yield nn.Linear(inputs, width, bias=bias)
         yield nn.BatchNorm1d(width)
         yield nn.ReLU()

@@ -114,6 +114,9 @@ def vgg11(classes: int = 10) -> nn.Module:
 
     Convolutions begin as N(0, 2 / (9 x output channels)), linear layers as N(0, 0.01**2), biases at 0. The port calls it
     C3-like, but its data are CIFAR-10. Its output is the logit; the port's log-softmax belongs to the loss here.
+
+    Returns:
+        The network.
     """
     layers: list[nn.Module] = []
     channels = 3

@@ -171,7 +171,7 @@ class Transformer(nn.Module):
             BadInput: windows are longer than the model has positions.
         """
         T = tokens.shape[1]
-        if T > self.position.num_embeddings:
+        if self.position.num_embeddings < T:
             raise BadInput(
                 f"a window of {T} tokens is longer than the {self.position.num_embeddings} positions of the transformer; "
                 f"cut it, or make the model longer"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gengap.nets.keskar2017 import glorot
 
-CODES = (784, 1000, 500, 250, 30)
+CODES = (1000, 500, 250, 30)
 CONNECTIONS = 15
 
 
@@ -88,8 +88,7 @@ class PreactivatedBlock(nn.Module):
         branch = self.branch(ready)
         if self.scale is not None:
             branch = self.scale * branch
-        kept: Tensor = x if self.shortcut is None else self.shortcut(ready)
-        return kept + branch
+        return branch + (x if self.shortcut is None else self.shortcut(ready))  # type: ignore[no-any-return]
 
 
 def autoencoder(input_shape: tuple[int, ...] = (1, 28, 28)) -> nn.Module:
@@ -102,9 +101,12 @@ def autoencoder_logits(input_shape: tuple[int, ...] = (1, 28, 28)) -> nn.Module:
 
     Each unit begins with 15 incoming weights from N(0, 1), its other weights and its bias at 0, as in Sutskever et al.
     2013 (after Martens 2010): from dense small weights a sigmoid network so deep hardly moves.
+
+    Returns:
+        The network.
     """
-    widths = (math.prod(input_shape), *CODES[1:])
-    widths += widths[-2::-1]
+    down = [math.prod(input_shape), *CODES]
+    widths = down + down[-2::-1]
     layers: list[nn.Module] = [nn.Flatten()]
     for i, (inputs, width) in enumerate(pairwise(widths)):
         linear = nn.Linear(inputs, width)
