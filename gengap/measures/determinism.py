@@ -15,6 +15,21 @@ from gengap.measures.protocols import LossFunction, Params, Reread
 from gengap.measures.random_state import seeded
 
 
+class NotDeterministic(BadInput):
+    """A loss that gives two values for the same weights.
+
+    Attributes:
+        why: what is known of the reason, and what to do about it.
+
+    Args:
+        why: the same.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"{why}, or pass check=False to measure it all the same")
+
+
 class Watch:
     """Looks at the modules that a loss runs, whoever calls them.
 
@@ -73,13 +88,14 @@ def check_deterministic(loss: LossFunction, params: Params) -> None:
         params: where.
 
     Raises:
-        BadInput: its data change when they are read again, an evaluation changes a buffer that the next one uses, or the
-            two values differ in any bit; the message says what they have in common with chance.
+        BadInput: an evaluation changes a buffer that the next one uses.
+        NotDeterministic: its data change when they are read again, or the two values differ in any bit; the message says
+            what they have in common with chance.
     """
     if isinstance(loss, Reread) and (index := loss.changed_sample()) is not None:
-        raise BadInput(
+        raise NotDeterministic(
             f"sample {index} of the data set is another each time it is read, so random augmentation is on; take the random "
-            f"transforms out of the data set, or pass check=False to measure it all the same"
+            f"transforms out of the data set"
         )
     watch = Watch()
     try:
@@ -93,9 +109,9 @@ def check_deterministic(loss: LossFunction, params: Params) -> None:
         )
     if first == second or (math.isnan(first) and math.isnan(second)):
         return
-    raise BadInput(
+    raise NotDeterministic(
         f"two evaluations at the same weights gave {first!r} and {second!r}: "
-        f"{reason(loss, params, (first, second), watch.dropout)}, or pass check=False to measure it all the same"
+        f"{reason(loss, params, (first, second), watch.dropout)}"
     )
 
 

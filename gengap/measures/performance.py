@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gengap.core.estimate import Estimate
+from gengap.core.estimate import Estimate, safe_exp
 from gengap.core.records import Record
 from gengap.measures.protocols import Chunked, LossFunction, Params, PlainFunction
 from gengap.measures.records import Conditions
@@ -21,7 +21,9 @@ class Performance(Record):
 
     Attributes:
         loss: mean over samples, nats; `stdev` is the scatter over samples, so that `stderr` and `interval` say how far the
-            mean over other samples of the same kind would be. For a plain function n is 1 and there is no error.
+            mean over other samples of the same kind would be. Where no sample has a loss below 0 the interval is that of
+            the logarithm, so that it stays above 0 and reaches farther up, where few samples make most of the loss. For a
+            plain function n is 1 and there is no error.
         accuracy: percent, with the scatter over samples and Wilson's interval; None where right answers are not counted.
         gradient_norm: L2 norm of the gradient of the mean loss; None where it was not asked for.
         conditions: what it was measured on and what it cost.
@@ -81,17 +83,27 @@ def performance(
 def over_samples(loss: LossFunction, params: Params, value: float) -> Estimate:
     """Give a mean loss with the scatter of its samples, which for a plain function is not known."""
     total = square = 0.0
-    n = 0
+    n, least = 0, math.inf
     if isinstance(loss, Chunked):
         with torch.no_grad():
             for piece in loss.chunks(params):
-                away = piece.losses(piece.outputs(params)).double() - value
+                each = piece.losses(piece.outputs(params)).double()
+                away = each - value
                 total, square, n = total + float(away.sum()), square + float(away.square().sum()), n + piece.size
+                least = min(least, float(each.min()))
     if n < 2:
         return Estimate(value, None, 1, None, "exact on the given data")
     stdev = math.sqrt(max(0.0, square - total * total / n) / (n - 1))
-    half = NORMAL * stdev / math.sqrt(n)
-    return Estimate(value, stdev, n, (value - half, value + half), "normal over samples, 95 %")
+    return Estimate(value, stdev, n, *mean_interval(value, stdev / math.sqrt(n), positive=least >= 0 and value > 0))
+
+
+def mean_interval(value: float, stderr: float, *, positive: bool) -> tuple[tuple[float, float], str]:
+    """Give the 95 % interval of a mean, and how it was made; of what cannot be negative that of the logarithm."""
+    if not positive:
+        half = NORMAL * stderr
+        return (value - half, value + half), "normal over samples, 95 %"
+    factor = safe_exp(NORMAL * stderr / value)
+    return (value / factor, value * factor), "normal over samples on the logarithm, 95 %"
 
 
 def share(percent: float, n: int) -> Estimate:

@@ -14,6 +14,7 @@ from gengap.measures import memory as m
 from gengap.measures.determinism import check_deterministic
 from gengap.measures.part import part
 from gengap.measures.pass_cost import WORKING, Pass, pass_cost
+from gengap.measures.product_check import check_second_derivative
 from gengap.measures.protocols import (
     Chunked,
     LossFunction,
@@ -93,14 +94,16 @@ def measuring(
         vectors: how many vectors as long as the weights the measure holds at the same time.
         only: patterns of names ("*.weight", shell style); the weights they match are measured, the others held fixed.
             None: all that the model trains.
-        check: evaluate twice first, and refuse a loss that is not deterministic.
+        check: evaluate twice first, and refuse a loss that is not deterministic; for products, also one of which torch
+            makes wrong ones.
         memory_limit: bytes, or a text such as "2 GiB", that the measure may take beside what the process holds.
 
     Yields:
         The session.
 
     Raises:
-        BadInput: weights, loss or limit cannot be used, no name matches, or the loss is not deterministic.
+        BadInput: weights, loss or limit cannot be used, no name matches, the loss is not deterministic, or its second
+            derivative is wrong.
     """
     began, limit = time.perf_counter(), parse_bytes(memory_limit)
     tree = as_tree(params)
@@ -118,6 +121,8 @@ def measuring(
             if check:
                 check_deterministic(fit, active)
                 check_pieces_add_up(fit, active)
+                if passes == "product":
+                    check_second_derivative(fit, active, limit)
             yield Session(fit, active, budget, device, began, peak)
         finally:
             if peak in m.PeakMemory.active:

@@ -174,7 +174,7 @@ class LossFunction:
         buffers = self._ready(params)
 
         def network(p: Params, inputs: Any) -> Any:
-            return self._outputs(p, buffers, inputs)
+            return self._outputs(p, in_dtype_of(p, buffers), inputs)
 
         for inputs, targets in self._samples.batches(self._chunk):
             yield Chunk(targets.shape[0], network, self._loss, inputs, targets)
@@ -329,6 +329,12 @@ class LossFunction:
     def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Any:
         args, kwargs = arguments(inputs)
         return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)
+
+
+def in_dtype_of(params: Params, buffers: Params) -> Params:
+    """Give buffers the dtype of weights, which a piece may be asked in another one than the loss was."""
+    dtype = next(p.dtype for p in params.values() if p.is_floating_point())
+    return {name: b.to(dtype) if b.is_floating_point() else b for name, b in buffers.items()}
 
 
 def even_size(samples: int, limit: int | None) -> int:

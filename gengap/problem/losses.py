@@ -22,8 +22,8 @@ class Loss:
     Attributes:
         name: as the recipe book calls it.
         mean: (outputs, targets) to a scalar, the mean over samples, in nats where it is a likelihood.
-        correct: (outputs, targets) to the number of right answers (an integer scalar tensor), or None where the
-            question makes no sense.
+        correct: (outputs, targets) to the number of right answers (a scalar tensor), or None where the question makes no
+            sense.
         each: (outputs, targets) to the loss of every sample, shape (B,); None: `mean` is called on one sample at a time.
     """
 
@@ -47,14 +47,25 @@ class Loss:
 
 
 def largest_is_target(outputs: Tensor, targets: Tensor) -> Tensor | None:
-    """Count samples whose largest output is the target's; None where targets are no class numbers."""
+    """Count samples whose largest output is the target's; None where targets are no class numbers.
+
+    Args:
+        outputs: scores of shape (B, C), or (B, C, ...) where a sample has several positions.
+        targets: class numbers of shape (B,) or (B, ...).
+
+    Returns:
+        The count; of a sample with several positions the share of those that are right counts.
+    """
     if targets.is_floating_point() or outputs.ndim != targets.ndim + 1:
         return None
-    return (outputs.argmax(1) == targets).sum()
+    right = (outputs.argmax(1) == targets).sum()
+    return right if targets.ndim == 1 else right / targets[0].numel()
 
 
-def sign_is_target(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Count samples whose output is positive exactly where the target is 1."""
+def sign_is_target(outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Count samples whose output is positive exactly where the target is 1; None where a sample has several outputs."""
+    if targets.numel() != targets.shape[0]:
+        return None
     return ((outputs.reshape(targets.shape) > 0) == (targets > 0)).sum()
 
 
@@ -63,7 +74,7 @@ def none_correct(outputs: Tensor, targets: Tensor) -> None:
 
 
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of one logit per sample, in nats."""
+    """Return the mean cross-entropy over all logits, in nats: one per sample, or one for each of its pixels."""
     return F.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets.to(outputs.dtype))
 
 
@@ -78,7 +89,7 @@ def each_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def each_binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of the logit of every sample, in nats."""
+    """Return the cross-entropy of every sample, in nats: the mean over its logits where it has several."""
     logits = outputs.reshape(targets.shape)
     return over_samples(F.binary_cross_entropy_with_logits(logits, targets.to(outputs.dtype), reduction="none"))
 

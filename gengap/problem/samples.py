@@ -32,12 +32,20 @@ class Samples(Protocol):
         """Yield batches of `size` samples in the given order (None: as stored); the last one may be smaller."""
         ...
 
+    def cut(self, order: Tensor, sizes: Sequence[int]) -> Iterator[Batch]:
+        """Yield batches of these sizes, one after the other; they add up to the length of the order."""
+        ...
+
     def subset(self, indices: Tensor) -> "Samples":
         """Keep only the samples with these indices, in this order."""
         ...
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Samples":
         """Give the samples on a device, with floating inputs in a dtype."""
+        ...
+
+    def for_epoch(self, seed: int, epoch: int) -> "Samples":
+        """Give the samples as a run with this seed sees them in this epoch."""
         ...
 
     def fingerprint(self) -> str:
@@ -65,11 +73,15 @@ class InMemory:
         """Yield batches: views of the tensors where no order is given, else of copies made a few thousand at a time."""
         if order is None:
             yield from zip(split(self.inputs, size), self.targets.split(size), strict=True)
-            return
+        else:
+            yield from self.cut(order, even(len(order), size))
+
+    def cut(self, order: Tensor, sizes: Sequence[int]) -> Iterator[Batch]:
+        """Yield batches of these sizes, of copies made a few thousand samples at a time."""
         order = order.to(self.targets.device)
-        for block in order.split(max(size, GATHER // size * size)):
+        for rows, block in zip(blocks := gathered(sizes), order.split([sum(rows) for rows in blocks]), strict=True):
             inputs = map_tensors(lambda x, block=block: x[block], self.inputs)  # type: ignore[misc]
-            yield from zip(split(inputs, size), self.targets[block].split(size), strict=True)
+            yield from zip(split(inputs, rows), self.targets[block].split(rows), strict=True)
 
     def subset(self, indices: Tensor) -> "InMemory":
         """Copy the samples with these indices."""
@@ -78,6 +90,10 @@ class InMemory:
     def to(self, device: torch.device, dtype: torch.dtype) -> "InMemory":
         """Move the samples; nothing is copied where they are already right."""
         return InMemory(cast(self.inputs, device, dtype), cast(self.targets, device, dtype))
+
+    def for_epoch(self, seed: int, epoch: int) -> "InMemory":  # noqa: ARG002 - what others take
+        """Give the samples as they are: in memory nothing changes from epoch to epoch."""
+        return self
 
     def fingerprint(self) -> str:
         """Hash every byte, with shapes and dtypes."""
@@ -90,6 +106,9 @@ class InMemory:
 
 class Streamed:
     """Samples read from a data set each time they are needed.
+
+    A data set may have `workers`, the number of processes that read it, and a method `for_epoch(seed, epoch)` that gives
+    its augmented form; without one it is the same in every epoch.
 
     Args:
         dataset: map-style.
@@ -113,9 +132,19 @@ class Streamed:
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches through a DataLoader."""
         indices = torch.arange(len(self)) if order is None else order
-        rows = [block.tolist() for block in indices.split(size)]
+        yield from self.cut(indices, even(len(indices), size))
+
+    def cut(self, order: Tensor, sizes: Sequence[int]) -> Iterator[Batch]:
+        """Yield batches of these sizes through a DataLoader."""
+        rows = [block.tolist() for block in order.split(list(sizes))]
         # A generator of its own: a DataLoader would otherwise draw from the global one and shift the dropout masks.
-        loader = DataLoader(self.dataset, batch_sampler=rows, collate_fn=self.join, generator=torch.Generator())
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=rows,
+            collate_fn=self.join,
+            generator=torch.Generator(),
+            num_workers=getattr(behind(self.dataset), "workers", 0),
+        )
         for inputs, targets in loader:
             yield self._place(inputs), self._place(targets)
 
@@ -149,6 +178,10 @@ class Streamed:
         """Restrict the data set to these indices."""
         return Streamed(Subset(self.dataset, indices.tolist()), self.device, self.dtype, self.join)
 
+    def for_epoch(self, seed: int, epoch: int) -> "Streamed":
+        """Give the data set's own view of an epoch, where it has one: augmented by nothing but seed, epoch and index."""
+        return Streamed(view_of_epoch(self.dataset, seed, epoch), self.device, self.dtype, self.join)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Streamed":
         """Place batches on another device as they are read."""
         return Streamed(self.dataset, device, dtype, self.join)
@@ -160,6 +193,37 @@ class Streamed:
             torch.manual_seed(0)  # holds augmentation that draws from torch still
             inputs, targets = next(iter(self.subset(some).batches(len(some))))
         return f"{len(self)}-{InMemory(inputs, targets).fingerprint()}"
+
+
+def even(total: int, size: int) -> list[int]:
+    """Cut `total` samples into batches of one size; the last may be smaller."""
+    whole, rest = divmod(total, size)
+    return [size] * whole + [rest] * bool(rest)
+
+
+def gathered(sizes: Sequence[int]) -> list[list[int]]:
+    """Put batches together that are copied at once: as many as hold `GATHER` samples, at least one."""
+    found: list[list[int]] = []
+    held = GATHER
+    for size in sizes:
+        if held + size > GATHER:
+            found.append([])
+            held = 0
+        found[-1].append(size)
+        held += size
+    return found
+
+
+def behind(dataset: Any) -> Any:
+    """Give the data set behind all subsets."""
+    return behind(dataset.dataset) if isinstance(dataset, Subset) else dataset
+
+
+def view_of_epoch(dataset: Any, seed: int, epoch: int) -> Any:
+    """Give the data set as it is in an epoch, subsets by the same indices."""
+    if isinstance(dataset, Subset):
+        return Subset(view_of_epoch(dataset.dataset, seed, epoch), dataset.indices)
+    return dataset.for_epoch(seed, epoch) if hasattr(dataset, "for_epoch") else dataset
 
 
 def rows_unlike(a: Tensor, b: Tensor) -> Tensor:
@@ -228,7 +292,8 @@ def read_dataset(dataset: Any, which: str, limit: int) -> Samples:
             "convert it in the data set"
         ) from error
     streamed = Streamed(dataset, torch.device("cpu"))
-    return streamed if size * total > limit else in_memory(streamed)
+    changes = hasattr(dataset, "for_epoch")  # in memory one view would stay for ever
+    return streamed if changes or size * total > limit else in_memory(streamed)
 
 
 def in_memory(streamed: Streamed) -> Samples:

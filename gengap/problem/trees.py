@@ -45,8 +45,8 @@ def count(tree: Tree) -> int:
     return leaves(tree)[0].shape[0]
 
 
-def split(tree: Tree, size: int) -> list[Tree]:
-    """Cut a tree along the first axis into views of at most `size` samples."""
+def split(tree: Tree, size: int | list[int]) -> list[Tree]:
+    """Cut a tree along the first axis into views of at most `size` samples, or of these sizes."""
     if isinstance(tree, Tensor):
         return list(tree.split(size))
     if isinstance(tree, dict):

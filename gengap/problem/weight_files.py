@@ -157,6 +157,8 @@ def unpickled(path: Path) -> Any:
             raise BadInput(f"{path} holds {what}, and reading that would run code from the file; {SAVE}") from error
         raise BadInput(f"{path} is neither a safetensors file nor weights that torch.save wrote; {SAVE}") from error
     except Exception as error:  # of a damaged file, the reader raises whatever its bytes lead to
+        if not (zipfile.is_zipfile(path) or is_pickle(path)):
+            raise BadInput(f"{path} is neither a safetensors file nor weights that torch.save wrote; {SAVE}") from error
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise DamagedFile(f"{path} is not a whole checkpoint ({reason}); copy it again") from error
 

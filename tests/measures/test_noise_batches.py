@@ -96,9 +96,13 @@ def test_bad_sizes_are_refused():
     loss = c.problem.loss_function()
     with pytest.raises(BadInput, match="batch sizes are 8 and 4"):
         two_batch_noise_scale(loss, c.params, b_small=8, b_big=4)
-    with pytest.raises(BadInput, match="50 samples give at most 2"):
+    with pytest.raises(
+        BadInput, match=r"needs at least 8 draws of 5 \+ 20 samples each; 50 samples give at most 2: choose smaller"
+    ):
         two_batch_noise_scale(loss, c.params, b_small=5, b_big=20)
-    with pytest.raises(BadInput, match="20 draws of 1 and 4"):
+    with pytest.raises(
+        BadInput, match=r"8 draws of 1 \+ 4 samples each, and 20 were asked for; 50 samples give at most 10"
+    ):
         two_batch_noise_scale(loss, c.params, b_small=1, b_big=4, draws=20)
     with pytest.raises(BadInput, match="plain function hides"):
         two_batch_noise_scale(lambda p: sum(x.square().sum() for x in p.values()), c.params, b_small=1, b_big=4)

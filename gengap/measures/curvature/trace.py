@@ -20,15 +20,14 @@ from gengap.measures.curvature.outer_trace import OuterTrace, roots
 from gengap.measures.curvature.piecewise_linear import uses_of_weights
 from gengap.measures.curvature.quadrature import signs
 from gengap.measures.curvature.ritz import Subspace, coefficients
-from gengap.measures.part import ChunkedPart
-from gengap.measures.protocols import Chunked, LossFunction, Params, PlainFunction, SamplePiece, sample_pieces
+from gengap.measures.product_check import AGREE, TRIED, in_float64, mismatch
+from gengap.measures.protocols import Chunked, Params, PlainFunction, SamplePiece, sample_pieces
 from gengap.measures.records import Conditions
 from gengap.measures.sample_mean import check_mean_over_samples
 from gengap.measures.second_order import consistent_kernels
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 
 Method = Literal["auto", "per sample", "hutch++"]
-TRIED = 8  # samples on which two curvatures are compared
 FEWEST = 8  # probes before their scatter is believed
 
 
@@ -237,7 +236,7 @@ def blocks_agree(session: Session) -> bool:
     """Tell whether Hessian and Gauss-Newton matrix have the same diagonal blocks, tried on a few samples in float64.
 
     What is seen of a network may hide how it bends (functions of one's own, compiled or mapped ones): along a random
-    direction in each weight tensor the two curvatures must agree.
+    direction in each weight tensor the two curvatures must agree. Both are torch's, which must be right.
 
     Args:
         session: loss and weights.
@@ -245,22 +244,20 @@ def blocks_agree(session: Session) -> bool:
     Returns:
         Whether they do; False also where it cannot be tried.
     """
-    tree = {name: p.detach().double().requires_grad_() for name, p in session.params.items()}
     try:
-        few = next(sample_pieces(in_float64(session.loss), tree, "the trace by samples"))
-        few = few.head(min(TRIED, few.size))
-        with torch.enable_grad(), consistent_kernels(twice=True):
-            bent, outer = second_derivative(few, tree), outer_curvature(few, tree)
-            return all(agree(bent, outer, tree, name) for name in tree)
+        first = next(sample_pieces(session.loss, session.params, "the trace by samples"))
+        few, tree = in_float64(first.head(min(TRIED, first.size)), session.params)
+        assert isinstance(few, SamplePiece)
+        with consistent_kernels(twice=True):
+            off = mismatch(few, tree)
+            if off is None or off > AGREE:
+                return False
+            own = {name: p.requires_grad_() for name, p in tree.items()}
+            with torch.enable_grad():
+                bent, outer = second_derivative(few, own), outer_curvature(few, own)
+                return all(agree(bent, outer, own, name) for name in own)
     except (RuntimeError, BadInput):  # not in float64, or not twice: the way that needs neither is taken
         return False
-
-
-def in_float64(loss: LossFunction) -> LossFunction:
-    """Take weights in float64; held ones are made so."""
-    if not isinstance(loss, ChunkedPart):
-        return loss
-    return ChunkedPart(loss.loss, {name: p.double() for name, p in loss.held.items()}, loss.order)
 
 
 def agree(bent: Product, outer: Product, tree: dict[str, Tensor], name: str) -> bool:

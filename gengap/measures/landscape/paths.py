@@ -10,6 +10,7 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
 from gengap.core.records import Record
+from gengap.measures.landscape.loss_table import column_names, loss_table
 from gengap.measures.landscape.path_summary import PathSummary, summarised
 from gengap.measures.landscape.positions import Curve
 from gengap.measures.landscape.survey import (
@@ -67,11 +68,8 @@ class Path(Record):
     peak_memory: int | None = None
 
     def __str__(self) -> str:
-        names = [str(d.get("data", "unknown")) for d in self.descriptions]
-        rows = ["alpha   " + "  ".join(f"{name:>10}" for name in names)]
-        for alpha, *values in zip(self.alphas, *self.losses, strict=True):
-            shown = ["not finite" if v is None else f"{v:.4g}" for v in values]
-            rows.append(f"{alpha:<8.4g}" + "  ".join(f"{text:>10}" for text in shown))
+        names = column_names(self.descriptions)
+        rows = loss_table("alpha", names, self.alphas, self.losses)
         below = [f"{name}: {summary}" for name, summary in zip(names, self.summaries, strict=False)]
         return "\n".join([f"loss in nats along the {self.curve} path", *rows, *below])
 

@@ -23,6 +23,7 @@ from gengap.measures.landscape.directions import (
     scaled,
 )
 from gengap.measures.landscape.grid import POINTS, Grid, survey_grid
+from gengap.measures.landscape.loss_table import column_names, loss_table
 from gengap.measures.landscape.positions import Flat
 from gengap.measures.landscape.survey import (
     Losses,
@@ -91,11 +92,8 @@ class Slice1D(Record):
     conditions: SurveyConditions
 
     def __str__(self) -> str:
-        names = [str(d.get("data", "unknown")) for d in self.conditions.descriptions]
-        rows = ["position " + "  ".join(f"{name:>10}" for name in names)]
-        for at, *values in zip(self.positions, *self.losses, strict=True):
-            shown = ["not finite" if v is None else f"{v:.4g}" for v in values]
-            rows.append(f"{at:<9.4g}" + "  ".join(f"{text:>10}" for text in shown))
+        names = column_names(self.conditions.descriptions)
+        rows = loss_table("position", names, self.positions, self.losses)
         return "\n".join([f"loss in nats along a {self.axes}", *rows])
 
 

@@ -124,9 +124,10 @@ def drawn(
     most = total // each
     count = most if draws is None else draws
     if not LEAST_DRAWS <= count <= most:
+        asked = "" if draws is None else f", and {draws} were asked for"
         raise BadInput(
-            f"{count} draws of {sizes[0]} and {sizes[1]} samples are wanted, and {total:,} samples give at most {most}; "
-            f"choose sizes and draws so that there are at least {LEAST_DRAWS}, and no more than that"
+            f"{WHAT} needs at least {LEAST_DRAWS} draws of {sizes[0]} + {sizes[1]} samples each{asked}; {total:,} samples "
+            f"give at most {most}: choose smaller batches{'' if draws is None else ', other draws'} or more samples"
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(stream(seed, "noise batches")))
     for deal in order[: count * each].split(each):
