@@ -74,9 +74,9 @@ def normal(key: int, samples: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 def _normal(key: int, samples: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Give the numbers of a few samples, shape (B, size): cosines first, sines after them."""
     half = (size + 1) // 2
-    first, second = uniform(words(key, samples, 2 * half), dtype).split(half, 1)
-    radius = (1 - first).log_().mul_(-2).sqrt_()  # 1 - u is never 0
-    angle = second.contiguous().mul_(2 * math.pi)
+    numbers = uniform(words(key, samples, 2 * half), dtype)
+    radius = (1 - numbers[:, :half]).log_().mul_(-2).sqrt_()  # 1 - u is never 0
+    angle = numbers[:, half:] * (2 * math.pi)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size].to(dtype)
 
 
