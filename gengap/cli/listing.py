@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gengap.cli.output import print_json, sentences
-from gengap.core.catalogue import DATA, NETWORKS
+from gengap.core.catalogue import DATA, NETWORKS, Data, Network
+
+WIDEST = 1000  # characters
 
 app = typer.Typer(no_args_is_help=True, help="List networks, data sets, or the runs in a folder.")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -20,15 +22,11 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def networks(*, json: JsonFlag = False) -> None:
     """List the networks of the catalogue."""
     rows = [
-        [name, "x".join(map(str, n.input_shape)), f"{n.classes:,}", f"{n.weights:,}", short(n.source), n.note]
+        [name, shape(n), f"{n.classes:,}", f"{n.weights:,}", described(n.source, n.note)]
         for name, n in NETWORKS.items()
     ]
-    show(
-        ["network", "input", "classes", "weights", "source", "note"],
-        rows,
-        {k: asdict(v) for k, v in NETWORKS.items()},
-        json,
-    )
+    head = ["network", "input", "classes", "weights", "source and form"]
+    show(head, rows, {k: asdict(v) for k, v in NETWORKS.items()}, json)
 
 
 @app.command()
@@ -38,16 +36,15 @@ def data(*, json: JsonFlag = False) -> None:
     rows = [
         [
             name,
-            f"{d.train:,}",
-            f"{d.test:,}",
-            "x".join(map(str, d.input_shape)),
-            str(d.classes),
-            d.files or "-",
-            d.source,
+            number(d.train),
+            number(d.test),
+            shape(d),
+            number(d.classes),
+            described(d.source, d.note) + (f"; in {d.files}" if d.files else ""),
         ]
         for name, d in DATA.items()
     ]
-    head = ["data", "train", "test", "input", "classes", "folder below the data root", "source"]
+    head = ["data", "train", "test", "input", "classes", "source, form, folder"]
     show(head, rows, {k: asdict(v) for k, v in DATA.items()}, json)
 
 
@@ -81,9 +78,20 @@ def runs(
     show(head, rows, [asdict(row) for row in found], json)
 
 
-def short(source: str) -> str:
-    """Leave the number of the paper to --json."""
-    return source.partition(", arXiv")[0]
+def described(source: str, note: str) -> str:
+    """Say where an entry is from and what is particular about it; the number of the paper is left to --json."""
+    paper = source.partition(", arXiv")[0].partition(", doi")[0]
+    return f"{paper}: {note}" if note else paper
+
+
+def shape(entry: Network | Data) -> str:
+    """Give the shape of one input."""
+    return f"{entry.input_shape[0]} tokens" if entry.tokens else "x".join(map(str, entry.input_shape))
+
+
+def number(value: int) -> str:
+    """Give a size; one that the user's files decide is a dash."""
+    return f"{value:,}" if value else "-"
 
 
 def show(head: list[str], rows: list[list[str]], content: Any, as_json: bool) -> None:
@@ -94,7 +102,11 @@ def show(head: list[str], rows: list[list[str]], content: Any, as_json: bool) ->
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(head):
         numeric = i > 0 and all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows if row[i] != "-")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        last = i == len(head) - 1
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(width=max(console.width, Console(width=WIDEST).measure(table).maximum))
+    console.print(table)

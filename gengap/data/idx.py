@@ -38,6 +38,24 @@ def mnist(root: str | Path | None = None) -> DataSet:
     return _read_set("mnist", root)
 
 
+def mnist_autoencoder(root: str | Path | None = None) -> DataSet:
+    """Read MNIST as `mnist` does; the target of an image is itself.
+
+    Args:
+        root: the data root.
+
+    Returns:
+        Inputs of shape (N, 1, 28, 28) in [0, 1], and targets of shape (N, 784): the same numbers, not a copy.
+
+    Raises:
+        MissingData: no root, or a file is not there.
+        DamagedFile: a file is not what its format promises.
+    """
+    images = _read_set("mnist", root)
+    train, test = ((inputs, inputs.flatten(1)) for inputs, _ in (images.train, images.test))
+    return DataSet(train, test, SIDE * SIDE, "mnist-autoencoder")
+
+
 def fashion_mnist(root: str | Path | None = None) -> DataSet:
     """Read Fashion-MNIST from `<root>/FashionMNIST/raw`; else as `mnist`.
 

@@ -23,7 +23,7 @@ def folder_of(name: str, root: str | Path | None) -> Path:
     if root is None:
         raise MissingData(
             f"{name} is read from files and no data root was given: pass --data-root DIR (root= in Python) or set "
-            f"GENGAP_DATA to the folder that holds {layout}; `gengap data fetch {name} --data-root DIR` fills one"
+            f"GENGAP_DATA to the folder that holds {layout}; {_obtain(name, 'DIR')}"
         )
     return Path(root) / layout
 
@@ -47,9 +47,14 @@ def file_of(name: str, root: str | Path | None, *names: str) -> Path:
         if (folder / candidate).is_file():
             return folder / candidate
     raise MissingData(
-        f"there is no {' or '.join(names)} in {folder}: run `gengap data fetch {name} --data-root {root}`, or point "
+        f"there is no {' or '.join(names)} in {folder}: {_obtain(name, root)}, or point "
         f"--data-root or GENGAP_DATA to the folder that holds {DATA[name].files}"
     )
+
+
+def _obtain(name: str, root: str | Path | None) -> str:
+    """Say how to come by the files."""
+    return DATA[name].obtain or f"run `gengap data fetch {name} --data-root {root}`"
 
 
 def read(path: Path) -> bytes:

@@ -145,8 +145,11 @@ class Streamed:
             generator=torch.Generator(),
             num_workers=getattr(behind(self.dataset), "workers", 0),
         )
-        for inputs, targets in loader:
-            yield self._place(inputs), self._place(targets)
+        try:
+            for inputs, targets in loader:
+                yield self._place(inputs), self._place(targets)
+        except BadInput as error:
+            raise type(error)(without_traceback(error)) from error
 
     def changed(self) -> int | None:
         """Read some samples twice, spread evenly.
@@ -212,6 +215,12 @@ def gathered(sizes: Sequence[int]) -> list[list[int]]:
         found[-1].append(size)
         held += size
     return found
+
+
+def without_traceback(error: BadInput) -> str:
+    """Give the sentence of an error; torch puts the traceback of a worker process before it."""
+    kind = type(error)
+    return str(error).rstrip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
 def behind(dataset: Any) -> Any:

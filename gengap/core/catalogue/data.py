@@ -9,7 +9,7 @@ GAUSSIAN = "Smith & Le 2018, arXiv:1710.06451, fig. 1"
 CIFAR = "Krizhevsky 2009"
 
 
-def gaussian(builder: str, figure: str) -> Data:
+def gaussian(builder: str, figure: str, note: str) -> Data:
     """Enter a task of Smith & Le."""
     return Data(
         f"gengap.data.synthetic:{builder}",
@@ -23,6 +23,7 @@ def gaussian(builder: str, figure: str) -> Data:
         small=10,
         large="100%",
         epochs=100,
+        note=note,
     )
 
 
@@ -98,8 +99,8 @@ DATA: Mapping[str, Data] = {
     ),
     "spoken-digits": Data(
         "gengap.data.speech:spoken_digits",
-        0,
-        0,
+        90_085,
+        35_152,
         (360,),
         100,
         "keskar-f2",
@@ -136,6 +137,6 @@ DATA: Mapping[str, Data] = {
         obtain="put one text file there, UTF-8, named input.txt, or name another with the option file",
         tokens=True,
     ),
-    "gaussian-informative": gaussian("informative", "b"),
-    "gaussian-random": gaussian("random_labels", "a"),
+    "gaussian-informative": gaussian("informative", "b", "the label can be learnt"),
+    "gaussian-random": gaussian("random_labels", "a", "the label is a coin"),
 }
