@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, print_json, say, sentences
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say, sentences
 from gengap.core.errors import BadInput, Interrupted
 from gengap.core.events import Message
 
@@ -104,8 +104,8 @@ def compare(
 
     study = comparison_study(
         made,
-        small=batch(small),
-        large=batch(large),
+        small=o.batch(small),
+        large=o.batch(large),
         seeds=list(range(seed, seed + seeds)),
         recipe=fields,
         score={"batch_norm": batch_norm, "batch_size": evaluation_batch},
@@ -169,20 +169,9 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
         raise Interrupted(
             f"{error or 'interrupted'}; finished runs are kept in {folder}, go on with --resume"
         ) from error
-    present(found, page, json=json)
-
-
-def present(found: Any, page: Path, *, json: bool) -> None:
-    """Print a comparison for people or as JSON, and end with the code that tells of failures."""
-    from rich.console import Console
-
     from gengap.report.terminal import print_comparison
 
-    if json:
-        print_json(found.to_dict())
-    else:
-        print_comparison(found.document, Console())
-    say(f"report: {page}")
+    present(found, page, print_comparison, json=json)
     if found.failures:
         raise typer.Exit(DONE_WITH_FAILURES)
 
@@ -231,8 +220,3 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise BadInput(
             f"{folder} holds results already; go on with them by --resume, or choose another folder by --out"
         )
-
-
-def batch(text: str | None) -> int | str | None:
-    """Read a batch size: a number or a share."""
-    return int(text) if text and text.isdecimal() else text

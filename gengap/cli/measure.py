@@ -1,16 +1,18 @@
 """gengap measure: every measure of one checkpoint."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, print_json, say, sentences
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say, sentences
 from gengap.core.errors import Interrupted
 from gengap.core.events import Message
 
 CHECKPOINT = "Checkpoint"
+RADII, PRECISIONS = "5e-4,1e-3", "0.1,1,10"
 
 
 @sentences
@@ -45,7 +47,7 @@ def measure(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Groups: loss,distance,sharpness,hessian,noise,landscape,evidence,reparametrisation. "
+            help="Groups: loss, distance, sharpness, hessian, noise, landscape, evidence, reparametrisation. "
             "Default: all but the last two.",
             rich_help_panel=o.MEASURES,
         ),
@@ -63,15 +65,13 @@ def measure(
         str | None,
         typer.Option(help='Measure only weights of these names, for example "*.weight".', rich_help_panel=o.MEASURES),
     ] = None,
-    radius: Annotated[
-        str, typer.Option(help="Radii of the sharpness boxes.", rich_help_panel=o.MEASURES)
-    ] = "5e-4,1e-3",
+    radius: Annotated[str, typer.Option(help="Radii of the sharpness boxes.", rich_help_panel=o.MEASURES)] = RADII,
     momentum: Annotated[
         float, typer.Option(help="Of the training, for the stable learning rate.", rich_help_panel=o.MEASURES)
     ] = 0.0,
     l2: Annotated[
         str, typer.Option(help="Precisions of the prior, for the evidence.", rich_help_panel=o.MEASURES)
-    ] = "0.1,1,10",
+    ] = PRECISIONS,
     seed: Annotated[int, typer.Option(help="Of samples and probes.", min=0, rich_help_panel=o.MEASURES)] = 0,
     device: o.Device = "cpu",
     threads: o.Threads = None,
@@ -86,24 +86,24 @@ def measure(
     quiet: o.Quiet = False,
 ) -> None:
     """Measure a minimum: sharpness, curvature, noise, landscape, each number with its error and its cost."""
-    from gengap.measurement.settings import Settings, in_order, numbers, parse_seconds
+    from gengap.measurement.settings import Settings, in_order, parse_seconds
 
-    chosen = {"groups": in_order(words(only))} if only is not None else {}
+    chosen = {"groups": in_order(o.words(only))} if only is not None else {}
     settings = Settings(
         **chosen,
-        radii=numbers(radius, "radius"),
+        radii=ascending(o.numbers(radius, "--radius", RADII)),
         samples=samples,
         batch_norm=batch_norm,
-        params=words(params or ""),
+        params=o.words(params),
         momentum=momentum,
-        l2=numbers(l2, "l2"),
+        l2=ascending(o.numbers(l2, "--l2", PRECISIONS)),
         seed=seed,
         memory_limit=memory_limit,
         budget=parse_seconds(budget) if budget is not None else None,
     )
     made = o.make_problem(problem, data, network, loss, data_root, train_size)
     o.use_threads(threads, made)
-    from gengap.measurement.run import prepare
+    from gengap.measurement.preparation import prepare
     from gengap.measurement.subject import load_subject
     from gengap.training.solo import find_device
 
@@ -120,9 +120,9 @@ def measure(
     execute(prepared, json=json, quiet=quiet)
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Split "a, b" into its words."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def ascending(values: Iterable[float]) -> tuple[float, ...]:
+    """Give numbers once each, the smallest first."""
+    return tuple(sorted(set(values)))
 
 
 def show_plan(prepared: Any, *, json: bool) -> None:
@@ -154,13 +154,14 @@ def execute(prepared: Any, *, json: bool, quiet: bool) -> None:
             reporter(Message(f"writing the report to {folder}"))
             page = found.report(folder)
     except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{error or 'interrupted'}; finished measures are kept in {folder}, go on with --resume"
-        ) from error
-    if json:
-        print_json(found.to_dict())
-    else:
-        print_minimum(found.document, Console())
-    say(f"report: {page}")
+        raise go_on(str(error) or "interrupted", folder) from error
+    present(found, page, print_minimum, json=json)
+    if found.interrupted:
+        raise go_on(found.interrupted, folder)
     if found.failures:
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def go_on(why: str, folder: Path) -> Interrupted:
+    """Say what Ctrl-C left, and how to go on."""
+    return Interrupted(f"{why}; finished measures are kept in {folder}, go on with --resume")

@@ -113,15 +113,17 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     if milestones is not None and options["schedule"] not in {None, "step"}:
         raise BadInput(f"--milestones goes with the schedule step, not with {options['schedule']}; give one of them")
     if milestones is not None:
-        options["schedule"] = {"name": "step", "milestones": numbers(milestones)}
+        options["schedule"] = {"name": "step", "milestones": numbers(milestones, "--milestones", "30,60")}
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}
 
 
-def numbers(text: str) -> list[float]:
+def numbers(text: str, name: str, example: str) -> list[float]:
     """Read "30,60" as numbers.
 
     Args:
         text: numbers with commas between them.
+        name: of the option.
+        example: what can be given.
 
     Returns:
         The numbers.
@@ -132,7 +134,17 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise BadInput(f"--milestones is {text!r}; write epochs with commas between them, for example 30,60") from error
+        raise BadInput(f"{name} is {text!r}; write numbers with commas between them, for example {example}") from error
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """Split "a, b" into its words; nothing has none."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def batch(text: str | None) -> int | str | None:
+    """Read a batch size: a number or a share."""
+    return int(text) if text and text.isdecimal() else text
 
 
 def read_fields(path: Path) -> dict[str, Any]:

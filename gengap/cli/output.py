@@ -5,7 +5,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -48,6 +49,15 @@ def print_json(document: Any) -> None:
     """Write one JSON document to standard output."""
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def present(found: Any, page: Path, show: Callable[[Mapping[str, Any], Console], None], *, json: bool) -> None:
+    """Print what was found as JSON or for people, and say where the report is."""
+    if json:
+        print_json(found.to_dict())
+    else:
+        show(found.document, Console())
+    say(f"report: {page}")
 
 
 def command_line() -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import sentences
+from gengap.cli.output import DONE_WITH_FAILURES, present, sentences
 
 
 @sentences
@@ -17,8 +17,10 @@ def report(
     json: o.Json = False,
 ) -> None:
     """Write the report of a stored comparison again, without training anything."""
-    from gengap.cli.compare import present
     from gengap.comparison import stored_comparison
+    from gengap.report.terminal import print_comparison
 
     found = stored_comparison(folder)
-    present(found, found.report(out or folder), json=json)
+    present(found, found.report(out or folder), print_comparison, json=json)
+    if found.failures:
+        raise typer.Exit(DONE_WITH_FAILURES)

@@ -63,7 +63,7 @@ def train(
     """Train once, and keep the weights (params.safetensors) and the history (run.json)."""
     fields = o.recipe_fields(
         recipe,
-        batch_size=int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
+        batch_size=o.batch(batch_size),
         seed=seed,
         optimizer=optimizer,
         lr=lr,

@@ -1,6 +1,6 @@
 """Every measure of `gengap measure`: adding one is adding an entry to the file of its group."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gengap.measurement.entry import Measure
 from gengap.measurement.groups import distance, evidence, hessian, landscape, loss, noise, reparametrisation, sharpness
@@ -13,6 +13,6 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def asked(task: Task) -> list[Measure]:
-    """List the measures of the groups that were asked for, the most important first."""
-    return [measure for measure in MEASURES.values() if measure.group in task.settings.groups]
+def asked(task: Task, also: Collection[str] = ()) -> list[Measure]:
+    """List the measures of the groups that were asked for and those that are there, the most important first."""
+    return [one for one in MEASURES.values() if one.group in task.settings.groups or one.name in also]

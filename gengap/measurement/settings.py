@@ -105,25 +105,6 @@ def parse_seconds(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def numbers(text: str, what: str) -> tuple[float, ...]:
-    """Read numbers with commas between them.
-
-    Args:
-        text: for example "5e-4,1e-3".
-        what: what they are, for the message.
-
-    Returns:
-        The numbers, ascending.
-
-    Raises:
-        BadInput: something else stands between the commas.
-    """
-    try:
-        return tuple(sorted({float(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise BadInput(f"{what} is {text!r}; write numbers with commas between them, for example 5e-4,1e-3") from error
-
-
 def in_order(groups: Sequence[str]) -> tuple[str, ...]:
     """Give groups once each and in the usual order, unknown ones last."""
     return tuple(sorted(dict.fromkeys(groups), key=lambda name: GROUPS.index(name) if name in GROUPS else len(GROUPS)))

@@ -1,6 +1,7 @@
 """The checkpoint that is measured, with everything that belongs to it."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import digest
+from gengap.measures.session import Names, divided
 from gengap.problem.checkpoint import Checkpoint, load_checkpoint, load_start
 from gengap.problem.problem import Problem
+from gengap.problem.weight_files import read_end
 from gengap.training.snapshots import SnapshotFolder
 
 Tree = Mapping[str, Tensor]
@@ -71,6 +74,15 @@ class Subject:
         return sum(p.numel() for p in self.params.values())
 
     @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Names of the weights that the model does not train."""
+        return frozenset(name for name, p in self.problem.model(seed=0).named_parameters() if not p.requires_grad)
+
+    def moved(self, only: Names) -> Tree:
+        """Choose the weights that patterns match, or without patterns those that the model trains."""
+        return divided(self.params, only, self.frozen)[0]
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the problem, the checkpoint, the start and the second checkpoint."""
         parts = [self.problem.fingerprint, fingerprint(self.params), fingerprint(self.buffers)]
@@ -125,7 +137,7 @@ def load_subject(
     place = torch.device(device)
     end, start, name = end_of(problem, checkpoint, place)
     if initial is not None:
-        start = load_checkpoint(problem, initial, device=place).params
+        start = fitting(problem, initial, place).params
     check_finite(end.params, name)
     other, other_name = None, ""
     if second is not None:
@@ -162,11 +174,45 @@ def end_of(
 ) -> tuple[Checkpoint, Tree | None, str]:
     """Give weights and buffers, the weights at the start where they are known, and a name."""
     if isinstance(checkpoint, str | Path):
-        end = load_checkpoint(problem, checkpoint, device=device)
+        end = fitting(problem, checkpoint, device)
         return end, load_start(problem, checkpoint, device=device), str(checkpoint)
     parts = [{n: x.detach().to(device) for n, x in part.items()} for part in (checkpoint.params, checkpoint.buffers)]
     start = {n: x.detach().to(device) for n, x in checkpoint.initial_params.items()}
     return Checkpoint(parts[0], parts[1]), start, "a run"
+
+
+def fitting(problem: Problem, path: str | Path, device: torch.device) -> Checkpoint:
+    """Read a checkpoint; where it is one of another network, say which network it was held against.
+
+    Args:
+        problem: whose network it is.
+        path: of the checkpoint.
+        device: where the weights go.
+
+    Returns:
+        Weights and buffers.
+
+    Raises:
+        BadInput: it cannot be read, or does not fit the network.
+    """
+    try:
+        return load_checkpoint(problem, path, device=device)
+    except BadInput as error:
+        read_end(Path(path))  # what cannot be read at all says so itself, whatever the network
+        known = trained_problem(Path(path))
+        said = f", but run.json beside it says {known!r}" if known and known != problem.name else ""
+        raise BadInput(
+            f"{error} (it was held against the network of {problem.name!r}{said}; --data with --network, or --problem, choose)"
+        ) from error
+
+
+def trained_problem(path: Path) -> str:
+    """Give what `gengap train` wrote that it trained, or nothing."""
+    try:
+        found = json.loads(((path if path.is_dir() else path.parent) / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("problem", "")) if isinstance(found, dict) else ""
 
 
 def check_finite(params: Tree, name: str) -> None:

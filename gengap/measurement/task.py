@@ -41,6 +41,11 @@ class Task:
         )
 
     @property
+    def weights(self) -> int:
+        """How many numbers the weights are that are moved and differentiated by."""
+        return sum(p.numel() for p in self.subject.moved(self.settings.only).values())
+
+    @property
     def common(self) -> dict[str, Any]:
         """The arguments that every measure takes; that the loss is deterministic was checked before the first one."""
         limits = {"memory_limit": self.settings.memory_limit, "check": False}

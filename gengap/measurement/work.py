@@ -75,7 +75,7 @@ def speeds(task: Task, *, products: bool) -> Speeds:
     value = timed(lambda: loss.value(params)) / n
     gradient = timed(lambda: loss.value_and_grad(params)) / n
     product = product_seconds(part) / n if products else 0.0
-    return Speeds(value, gradient, product, task.subject.weights)
+    return Speeds(value, gradient, product, task.weights)
 
 
 def product_seconds(task: Task) -> float:

@@ -146,9 +146,11 @@ WRONG = {
     "group": (["--only", "loss,sharp"], "no group of measures is called 'sharp'"),
     "no group": (["--only", ""], "no group of measures was chosen"),
     "budget": (["--budget", "soon"], "budget is 'soon'; write a number and a unit"),
-    "radius": (["--radius", "wide"], "radius is 'wide'"),
+    "short budget": (["--budget", "0.001s"], "the budget of 0.001 s is too short for any measure"),
+    "radius": (["--radius", "wide"], "--radius is 'wide'; write numbers with commas between them, for example 5e-4"),
     "negative radius": (["--radius", "-1"], "radius is -1.0"),
     "l2": (["--l2", "0"], "l2 is 0.0"),
+    "l2 in words": (["--l2", "1,two"], "--l2 is '1,two'"),
     "momentum": (["--momentum", "1"], "momentum is 1.0"),
     "statistics": (["--batch-norm", "none"], "batch_norm is 'none'"),
     "pattern": (["--params", "conv*"], "which no weight is called"),
@@ -180,6 +182,18 @@ def test_a_checkpoint_of_another_network(made, gengap, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt"]
 
 
+def test_a_text_file_is_no_checkpoint(gengap, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello\nthis is a text\n", encoding="utf-8")
+    found = gengap("measure", *BLOBS, "--checkpoint", "notes.txt", "--quiet")
+    assert found.code == 2
+    assert "notes.txt is neither a safetensors file nor weights that torch.save wrote; save " in found.err
+
+
+def test_the_help_names_every_group(gengap):
+    words = " ".join(gengap("measure", "--help").out.replace("│", " ").split())
+    assert "Groups: loss, distance, sharpness, hessian, noise, landscape, evidence, reparametrisation." in words
+
+
 def test_ctrl_c_keeps_what_was_finished(made, gengap, tmp_path):
     words = ["measure", "--problem", "cli_problems:slow", "--only", "loss,sharpness", "--json"]
     run = gengap("train", "--problem", "cli_problems:slow", "--batch-size", 20, "--steps", 2, "--out", "run", "--quiet")
@@ -200,9 +214,13 @@ def test_ctrl_c_keeps_what_was_finished(made, gengap, tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert process.returncode == 130
     assert err.splitlines()[-1].startswith("gengap: interrupted in 'Sharpness in the box'; 2 of ")
     assert err.rstrip().endswith("finished measures are kept in out, go on with --resume")
+    document = json.loads(out)
+    assert {m["name"] for m in document["measures"]} == {"train", "test"}
+    assert document == json.loads((tmp_path / "out" / "measure.json").read_text(encoding="utf-8"))
+    assert "Not finished: interrupted in" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Traceback" not in err
     kept = {path.name: path.read_bytes() for path in (tmp_path / "out" / "measures").iterdir()}
     resumed = gengap(*words, "--checkpoint", "run", "--out", "out", "--resume")

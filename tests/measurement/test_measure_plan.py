@@ -7,8 +7,8 @@ import pytest
 
 from gengap.core.errors import BadInput
 from gengap.measurement.entry import Measure
-from gengap.measurement.plan import make_plan
-from gengap.measurement.settings import Settings, in_order, numbers, parse_seconds
+from gengap.measurement.plan import about, chosen_time, make_plan
+from gengap.measurement.settings import Settings, in_order, parse_seconds
 from gengap.measurement.work import Speeds, Work
 
 MILLI = Speeds(value=0.0, gradient=1e-3, product=0.0, weights=0)  # a gradient of 1,000 samples takes a second
@@ -58,7 +58,6 @@ def test_without_a_budget_everything_is_taken_on_all_samples():
         (3.05, 1_000, "ac"),
         (1.51, 500, "ac"),
         (1.2, 500, "ad"),  # not even the headlines on the fewest samples: as many as fit, in order
-        (0.1, 500, ""),
     ],
 )
 def test_a_budget_halves_the_samples_until_the_headlines_fit(budget, samples, taken):
@@ -82,8 +81,34 @@ def test_what_is_missing_is_said_whatever_the_budget():
 
 
 def test_few_samples_are_not_halved():
-    made = plan(0.1, samples=300)
+    made = plan(0.31, samples=300)
     assert (made.samples, made.remark) == (300, "")
+
+
+@pytest.mark.parametrize(("budget", "spent", "least"), [(0.1, 0.0, 1), (0.4, 0.0, 1), (9.0, 8.9, 12)])
+def test_a_budget_too_short_for_the_cheapest_measure_says_what_it_would_take(budget, spent, least):
+    """The cheapest takes 0.5 s on the fewest samples; a fifth is added to that and what is spent, in whole seconds."""
+    with pytest.raises(
+        BadInput, match=rf"budget of {budget:g} s is too short .*'a', on 500 samples.* --budget {least}s"
+    ):
+        plan(budget, spent=spent)
+
+
+def test_what_does_not_fit_is_kept_for_later_with_the_time_it_would_take():
+    made = plan(12.1)
+    assert [(row.name, row.seconds) for row in made.late] == [("b", 16.0), ("d", 4.0)]
+    assert made.room == pytest.approx(0.1)
+    assert made.left_out[1].why == "it would take about 4.0 s on 4,000 samples, and about 0.10 s of the budget is left"
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(60.0, "60 s"), (0.5, "0.5 s"), (350.0, "5 min 50 s")])
+def test_a_chosen_time_has_the_digits_that_were_given(seconds, written):
+    assert chosen_time(seconds) == written
+
+
+def test_long_times_are_written_in_minutes():
+    assert "about 5 min 50 s" in plan(60.0, measures=[*FOUR, measure("e", 87.5)]).left_out[-1].why
+    assert (about(350.0), about(3e-4)) == ("about 5 min 50 s", "less than 0.01 s")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +144,3 @@ def test_settings_that_cannot_be_used(case):
 
 def test_words_of_the_command_line():
     assert in_order(["noise", "loss", "noise", "odd"]) == ("loss", "noise", "odd")
-    assert numbers("1e-3, 5e-4", "radius") == (5e-4, 1e-3)
-    with pytest.raises(BadInput, match="radius is 'a,b'"):
-        numbers("a,b", "radius")

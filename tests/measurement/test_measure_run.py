@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,16 @@ import pytest
 import safetensors.torch
 import torch
 from measured_problems import net, normed, problem, trained
+from torch import nn
 
 from gengap.core.errors import BadInput, Interrupted
 from gengap.core.events import Message
 from gengap.measurement import registry
-from gengap.measurement.run import measure, prepare, take
+from gengap.measurement.preparation import prepare
+from gengap.measurement.run import measure, take
 from gengap.measurement.settings import Settings
 from gengap.measurement.subject import load_subject
+from gengap.measurement.task import Task
 from gengap.measures.curvature.eigenvalues import top_eigenvalues
 from gengap.measures.distance import distance
 from gengap.measures.sharpness.box_sharpness import sharpness
@@ -87,8 +91,7 @@ def test_the_trace_is_that_of_the_dense_hessian(everything, made, run):
 
 
 def test_every_entry_can_be_shown():
-    pictures = {"slice_1d", "slice_2d"}
-    assert set(READERS) | pictures == set(registry.MEASURES)
+    assert set(READERS) == set(registry.MEASURES)
     assert set(registry.MEASURES) - {"test", "slice_2d"} <= set(WORDS)
     assert len(DRAWN) >= 6
     ranks = [m.rank for m in registry.MEASURES.values()]
@@ -127,11 +130,77 @@ def test_each_measure_is_a_file_and_resuming_takes_only_what_is_missing(made, ru
     assert kept == first.document["numbers"]
 
 
-def test_another_setting_is_another_number(made, run, tmp_path):
-    first = measure(made, run, out=tmp_path, **CHEAP)
-    other = measure(made, run, out=tmp_path, samples=30, resume=True, **CHEAP)
-    assert value(other.document, "train_loss") != value(first.document, "train_loss")
-    assert {one["samples"] for one in other.document["numbers"]} == {30}
+OTHER = {
+    "seed": ({"seed": 1}, "holds 'Distance from the start' made with seed 0 and not 1; repeat the settings"),
+    "weights": ({"params": ("0.*",)}, r"made with params of all and not 0\.\*"),
+    "samples": ({"samples": 30}, "holds measures on 60 training samples and not 30; repeat --samples 60"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_numbers_of_other_settings_are_not_mixed(case, made, run, tmp_path):
+    more, says = OTHER[case]
+    measure(made, run, out=tmp_path, **CHEAP)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    for only in (CHEAP, {"only": ["noise"]}):
+        with pytest.raises(BadInput, match=says):
+            measure(made, run, out=tmp_path, resume=True, **only, **more)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_a_setting_of_measures_that_are_not_asked_for_may_differ(made, run, tmp_path):
+    measure(made, run, out=tmp_path, only=["loss"], momentum=0.9)
+    more = measure(made, run, out=tmp_path, only=["distance"], radii=(0.1,), resume=True).document
+    assert {m["name"] for m in more["measures"]} == {"train", "test", "distance"}
+
+
+def test_what_was_finished_stays_in_the_document_whatever_is_asked_for_next(made, run, tmp_path):
+    first = measure(made, run, out=tmp_path, only=["loss", "noise"]).document
+    second = measure(made, run, out=tmp_path, only=["distance"], resume=True).document
+    names = [{m["name"]: m for m in document["measures"]} for document in (first, second)]
+    assert set(names[1]) == {*names[0], "distance"}
+    assert all(names[1][name] == names[0][name] for name in names[0])
+    assert json.loads((tmp_path / "measure.json").read_text()) == second
+
+
+def test_a_number_on_more_samples_is_kept_when_time_allows_only_fewer(made, run, tmp_path):
+    measure(made, run, out=tmp_path, only=["loss"])
+    prepared = prepare(load_subject(made, run), Settings(groups=("loss",)), tmp_path, resume=True)
+    shorter = take(replace(prepared, task=prepared.task.on(20))).document
+    assert {one["samples"] for one in shorter["numbers"]} == {60}
+
+
+BROKEN = {
+    "no JSON": "{",
+    "a list": "[]",
+    "of another version": '{"name": "train", "found": 1}',
+    "with another record": None,
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_this_version_cannot_read_is_measured_again(case, made, run, tmp_path):
+    first = measure(made, run, out=tmp_path, **CHEAP).document
+    file = tmp_path / "measures" / "train.json"
+    text = BROKEN[case] or json.dumps(json.loads(file.read_text()) | {"record": {"nats": 0.3}})
+    file.write_text(text)
+    heard = []
+    again = measure(made, run, out=tmp_path, resume=True, listen=heard.append, **CHEAP).document
+    assert again["numbers"] == first["numbers"]
+    said = [event.text for event in heard if isinstance(event, Message) and event.warning]
+    assert said == [f"{file} is damaged or was written by another version, and is not used"]
+
+
+def test_a_folder_of_another_version_is_measured_again(made, run, tmp_path):
+    first = measure(made, run, out=tmp_path, **CHEAP).document
+    index = tmp_path / "measures" / "measured.json"
+    index.write_text('["gengap.measures/0"]')
+    again = measure(made, run, out=tmp_path, resume=True, **CHEAP).document
+    assert again["numbers"] == first["numbers"]
+    assert json.loads(index.read_text())["format"] == "gengap.measures/1"
+    index.write_text("{")
+    with pytest.raises(BadInput, match=r"measured.json cannot be read"):
+        measure(made, run, out=tmp_path, resume=True, **CHEAP)
 
 
 def test_a_folder_of_another_checkpoint_is_refused(made, run, tmp_path):
@@ -169,14 +238,30 @@ def test_ctrl_c_keeps_what_was_finished(made, run, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
+    first = measure(made, run, out=tmp_path, only=["noise"])
     monkeypatch.setattr("gengap.measurement.groups.distance.distance", stop)
-    with pytest.raises(Interrupted, match="interrupted in 'Distance from the start'; 2 of 3 measures are there"):
-        measure(made, run, out=tmp_path, **CHEAP)
-    assert {path.name for path in (tmp_path / "measures").iterdir()} == {"measured.json", "train.json", "test.json"}
+    with pytest.raises(Interrupted, match="interrupted in 'Distance from the start'; 2 of 6 measures are there"):
+        measure(made, run, out=tmp_path, resume=True, **CHEAP)
+    assert {"train.json", "test.json"} < {path.name for path in (tmp_path / "measures").iterdir()}
+    found = json.loads((tmp_path / "measure.json").read_text())
+    assert found["interrupted"].startswith("interrupted in 'Distance from the start'")
+    assert {m["name"] for m in found["measures"]} == {"train", "test", *(m["name"] for m in first.document["measures"])}
+    assert {"title": "Distance from the start", "why": "it was interrupted"}.items() <= found["left_out"][-1].items()
     monkeypatch.undo()
     whole = measure(made, run, **CHEAP).document
     resumed = measure(made, run, out=tmp_path, resume=True, **CHEAP).document
-    assert resumed["numbers"] == whole["numbers"]
+    assert [one for one in resumed["numbers"] if one["measure"] in {"train", "test", "distance"}] == whole["numbers"]
+    assert resumed["interrupted"] == ""
+
+
+def test_ctrl_c_before_anything_is_finished_writes_nothing(made, run, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gengap.measurement.groups.loss.performance", stop)
+    with pytest.raises(Interrupted, match="; 0 of 3 measures are there"):
+        measure(made, run, out=tmp_path / "out", **CHEAP)
+    assert not (tmp_path / "out" / "measure.json").exists()
 
 
 def test_a_grid_goes_on_where_it_was(made, run, tmp_path):
@@ -192,6 +277,7 @@ def test_a_grid_goes_on_where_it_was(made, run, tmp_path):
     only = {"only": ["landscape"]}
     with pytest.raises(Interrupted, match="of 2 measures are there"):
         measure(made, run, out=tmp_path, listen=stop, **only)
+    assert (tmp_path / "points").is_dir()
     heard = []
     resumed = measure(made, run, out=tmp_path, resume=True, listen=heard.append, **only).document
     record = next(m["record"] for m in resumed["measures"] if m["name"] == "slice_2d")
@@ -204,10 +290,34 @@ def test_a_grid_goes_on_where_it_was(made, run, tmp_path):
 def test_a_budget_that_is_over_leaves_the_rest_out(made, run, tmp_path):
     prepared = prepare(load_subject(made, run), Settings(groups=("loss",), budget=60.0), tmp_path)
     assert len(prepared.plan.rows) == 2
-    found = take(replace(prepared, began=prepared.began - 100))
-    assert found.document["measures"] == []
-    assert all("of the budget of 60 s" in one["why"] for one in found.document["left_out"])
-    assert found.sentence == "Nothing could be measured of this checkpoint; the reasons are below."
+    found = take(replace(prepared, began=prepared.began - 100)).document
+    assert len(found["measures"]) == 1  # the first one in any case
+    assert [one["why"].partition(",")[0].partition(" s ")[2] for one in found["left_out"]] == [
+        "of the budget of 60 s is gone"
+    ]
+
+
+@pytest.mark.parametrize(("spent", "taken"), [(0.0, {"train", "test"}), (55.0, {"train"})])
+def test_what_did_not_fit_is_taken_where_there_is_time_after_all(spent, taken, made, run, tmp_path):
+    """With 60 s, a measure that was foretold to take 10 s fits after a second, and does not after 55 s."""
+    prepared = prepare(load_subject(made, run), Settings(groups=("loss",), budget=60.0), tmp_path)
+    rows = {row.name: replace(row, seconds=10.0) for row in prepared.plan.rows}
+    plan = replace(prepared.plan, rows=(rows["train"],), late=(rows["test"],))
+    found = take(replace(prepared, plan=plan, began=time.perf_counter() - spent)).document
+    assert {m["name"] for m in found["measures"]} == taken
+    assert {row["name"] for row in found["forecast"]} == taken
+    assert len(found["left_out"]) == 2 - len(taken)
+    assert all(one["why"].startswith("it would take about 10.0 s on 60 samples") for one in found["left_out"])
+
+
+@pytest.mark.parametrize(("activation", "by_sample"), [(nn.ReLU, True), (nn.Tanh, False)])
+def test_the_forecast_of_the_trace_knows_how_it_is_taken(activation, by_sample):
+    made = problem(lambda: nn.Sequential(nn.Linear(4, 5), activation(), nn.Linear(5, 2)))
+    task = Task(load_subject(made, trained(made)), Settings(), 60)
+    work = registry.MEASURES["trace"].work(task)
+    assert (work.products == 0) == by_sample
+    record, _ = registry.MEASURES["trace"].take(task)
+    assert (record["method"] == "per sample") == by_sample
 
 
 @pytest.mark.parametrize("mode", ["running", "batch"])
@@ -247,6 +357,28 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(case, mad
     assert not (tmp_path / "out").exists()
 
 
+def test_few_weights_are_enough_for_every_measure(made, run):
+    """Two biases of 37 weights; what asks for more directions than there are takes those there are."""
+    found = measure(made, run, params=("2.bias",)).document
+    assert {m["title"]: m["reason"] for m in found["measures"] if m["state"] == "failed"} == {}
+    records = {m["name"]: m["record"] for m in found["measures"]}
+    assert (records["subspace_sharpness"]["dim"], len(records["top_eigenvalues"]["values"])) == (1, 2)
+    assert found["problem"]["measured"] == 2
+    assert [one["title"][:5] for one in found["left_out"] if "biases and scales only" in one["why"]] == [
+        "Slice",
+        "Slice",
+    ]
+    assert found["sentence"].startswith("Along 2 of 37 weights, this minimum's ")
+
+
+def test_few_samples_are_enough_for_batches_of_two_sizes_or_are_said_to_be_too_few():
+    for n, why in ((60, ""), (39, "need at least 40 samples; there are 39")):
+        made = problem(normed, n=n)
+        found = measure(made, trained(made), only=["noise"], batch_norm="batch").document
+        assert [m["state"] for m in found["measures"]] == ["done"] * (not why)
+        assert any(why in one["why"] for one in found["left_out"])
+
+
 def test_weights_that_are_not_finite_are_refused(made, run, tmp_path):
     params = {name: p.clone() for name, p in run.params.items()}
     params["0.bias"][1] = math.nan
@@ -263,5 +395,17 @@ class Noisy:
 
 
 def test_a_loss_that_is_not_deterministic_is_refused(run):
-    with pytest.raises(BadInput, match="two evaluations at the same weights"):
+    with pytest.raises(BadInput, match="two evaluations at the same weights") as refused:
         measure(problem(loss=Noisy()), run, **CHEAP)
+    assert "check=" not in str(refused.value)  # no argument of this function
+
+
+def test_a_checkpoint_of_another_network_is_held_against_a_named_one(made, run, tmp_path):
+    safetensors.torch.save_file(normed().state_dict(), tmp_path / "net.safetensors")
+    with pytest.raises(BadInput, match=r"held against the network of 'blobs'; --data with --network, or --problem"):
+        measure(made, tmp_path / "net.safetensors", **CHEAP)
+    (tmp_path / "run.json").write_text('{"problem": "resnet on cifar10"}')
+    with pytest.raises(BadInput, match=r"of 'blobs', but run.json beside it says 'resnet on cifar10'"):
+        measure(made, tmp_path / "net.safetensors", **CHEAP)
+    with pytest.raises(BadInput, match=r"^cannot read the checkpoint \S+: No such file or directory; name a file or"):
+        measure(made, tmp_path / "absent", **CHEAP)

@@ -216,7 +216,7 @@ def taken(name, record, *, reason=""):
     }
 
 
-def document(records=None, *, failed=(), facts=FACTS, left_out=(), remark="", command="gengap measure"):
+def document(records=None, *, failed=(), facts=FACTS, left_out=(), remark="", params=(), **more):
     found = copy.deepcopy(RECORDS if records is None else records)
     measures = [taken(name, record) for name, record in found.items()]
     measures += [taken(name, None, reason=why) for name, why in failed]
@@ -225,11 +225,11 @@ def document(records=None, *, failed=(), facts=FACTS, left_out=(), remark="", co
     plan["left_out"] = [{"title": title, "why": why} for title, why in left_out]
     made = minimum_document(
         facts=facts,
-        settings=SETTINGS,
+        settings=SETTINGS | {"params": list(params)},
         measures=measures,
         plan=plan,
         environment={"gengap": "0.1.0", "processor": "Some CPU", "threads": 1},
-        command=command,
+        **{"command": "gengap measure", **more},
     )
     return made | {"created": "2026-11-25T12:00:00Z"}
 
@@ -280,5 +280,11 @@ ALL = {
     "only_loss": lambda: only("train", "test"),
     "only_slices": lambda: only("slice_2d"),
     "only_distance": lambda: only("distance"),
+    "some_weights": lambda: document(
+        {name: RECORDS[name] for name in ("train", "test")}, facts=FACTS | {"measured": 39}, params=["0.*", "fc.bias"]
+    ),
+    "interrupted": lambda: document(
+        {"train": RECORDS["train"]}, interrupted="interrupted in 'Trace'; 1 of 2 are there"
+    ),
     "no_batch_norm": lambda: document(facts=FACTS | {"has_batch_norm": False}),
 }

@@ -1,5 +1,6 @@
 """Oracles: the records themselves, Python's own HTML, XML and CSV parsers, and words a person would write."""
 
+import copy
 import csv
 import html
 import json
@@ -16,6 +17,8 @@ from gengap.report import interactive, paper
 from gengap.report.minimum import tables
 from gengap.report.minimum.figures import figures, levels
 from gengap.report.minimum.page import page, write_report
+from gengap.report.minimum.sentence import context
+from gengap.report.minimum.shown import can_be_shown
 from gengap.report.minimum.terminal import print_minimum, print_plan
 
 
@@ -50,7 +53,8 @@ SENTENCES = {
     "lr 2.5), its noise scale is 1,200 samples, and its barrier to the second checkpoint is 0.31 nats.",
     "gaps": "This minimum's loss climbs by 0 % within the box of radius 10⁻³, its top curvature is 0.79, its noise "
     "scale is at least 900 samples, and its barrier to the second checkpoint is 0.31 nats.",
-    "only_slices": "What was measured of this minimum is in the pictures and the table below.",
+    "only_slices": "This minimum's training loss rises by 2.3 nats on a random plane through it.",
+    "some_weights": "Along 39 of 1,462,794 weights, this minimum's test loss is 0.0810 with 98.10 % right.",
     "no_density": "This minimum's top curvature is 0.79 (stable up to lr 2.5).",
     "only_loss": "This minimum's test loss is 0.0810 with 98.10 % right.",
     "only_distance": "This minimum's distance from the start is 12.3.",
@@ -86,6 +90,59 @@ def test_every_number_is_an_estimate_with_its_conditions(document):
         assert (one["batch_norm"], one["dtype"], one["samples"]) == ("running", "float32", 1000)
         kinds = {"exact", "lower bound", "upper bound", "sampled", "within its residual", "invariant", "moves"}
         assert one["kind"] in kinds
+
+
+def test_the_header_says_which_weights_were_measured():
+    made = minimum_documents.ALL["some_weights"]()
+    assert "39 of 1,462,794 weights (0.*, fc.bias), float32" in context(made)
+    assert "1,462,794 weights, float32" in context(minimum_documents.document())
+
+
+def test_a_measurement_that_was_interrupted_is_marked():
+    made = minimum_documents.ALL["interrupted"]()
+    said = "Not finished: interrupted in 'Trace'; 1 of 2 are there."
+    assert said in " ".join(printed(made).split())
+    assert said in html.unescape(page(made, figures(made), []))
+    assert "Not finished" not in page(minimum_documents.document(), [], [])
+
+
+def test_rises_are_those_of_the_highest_point(whole):
+    """By hand: 2 x^2 + 0.3 y^2 on [-1, 1]^2, and min(a^2, 3 (a - 1)^2) at a = 1.5."""
+    assert number(whole, "plane_rise")["estimate"]["value"] == pytest.approx(2.3)
+    assert number(whole, "line_rise")["estimate"]["value"] == pytest.approx(0.75)
+    gaps = minimum_documents.gaps()
+    assert number(gaps, "plane_rise")["note"] == "highest of 81 points, 9 of them not finite"
+
+
+def test_the_interval_of_a_share_stays_a_share():
+    records = {"spectral_density": minimum_documents.RECORDS["spectral_density"]}
+    density = records["spectral_density"] | {"steep": minimum_documents.estimate(0.06, interval=[-0.02, 0.14])}
+    found = number(minimum_documents.document({"spectral_density": density}), "steep_share")["estimate"]
+    assert found["interval"] == pytest.approx([0.0, 14.0])
+    assert found["method"].endswith("within 0 and 100 %")
+    near = number(minimum_documents.document(records), "near_zero")["estimate"]
+    assert (near["interval"], near["method"]) == (pytest.approx([96.0, 98.0]), "Student t, 95 %")
+
+
+def test_a_plane_that_is_nowhere_finite_has_words_in_place_of_a_picture(tmp_path):
+    records = copy.deepcopy({"slice_2d": minimum_documents.RECORDS["slice_2d"]})
+    records["slice_2d"]["grid"]["losses"][0] = [[None] * 9] * 9
+    made = minimum_documents.document(records)
+    assert "nowhere finite" in write_report(made, tmp_path).read_text(encoding="utf-8")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_what_can_be_shown():
+    settings, facts = minimum_documents.SETTINGS, minimum_documents.FACTS
+    for name, record in minimum_documents.RECORDS.items():
+        taken = minimum_documents.taken(name, record)
+        assert can_be_shown(taken, facts=facts, settings=settings)
+        for key in record:
+            other = taken | {"record": {k: v for k, v in record.items() if k != key}}
+            assert can_be_shown(other, facts=facts, settings=settings) in {True, False}
+    train = minimum_documents.RECORDS["train"]
+    for record in ({}, [], train | {"loss": 0.1}, {k: v for k, v in train.items() if k != "accuracy"}):
+        assert not can_be_shown(minimum_documents.taken("train", record), facts=facts, settings=settings)
 
 
 def test_doubts_are_said():

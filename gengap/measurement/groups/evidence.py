@@ -24,8 +24,8 @@ def evidence(task: Task) -> Taken:
 
 def products(task: Task) -> int:
     """Plan the products with the Hessian."""
-    if task.subject.weights <= EXACT_UNTIL:
-        return task.subject.weights
+    if task.weights <= EXACT_UNTIL:
+        return task.weights
     return STEPS * STARTS + MORE * len(task.settings.l2)
 
 

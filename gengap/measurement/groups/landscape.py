@@ -50,6 +50,13 @@ def plane(task: Task) -> Taken:
     return found.to_dict(), f"{SIDE} x {SIDE} points: {found}"
 
 
+def no_filters(task: Task) -> str:
+    """Say that the weights have no filters by which a random direction could be scaled."""
+    if any(p.ndim > 1 for p in task.subject.moved(task.settings.only).values()):
+        return ""
+    return "it scales a random direction by filters, and the weights that were chosen are biases and scales only"
+
+
 def journey(task: Task) -> Taken:
     """Project the snapshots of the training on a plane, and evaluate the training loss on it.
 
@@ -98,6 +105,7 @@ MEASURES = (
         "Slice along a random direction",
         lambda t: Work(values=POINTS * (1 + test_share(t))),
         line,
+        missing=no_filters,
         settings=lambda _: {"points": POINTS},
     ),
     Measure(
@@ -107,6 +115,7 @@ MEASURES = (
         "Slice along a random plane",
         lambda _: Work(values=SIDE * SIDE),
         plane,
+        missing=no_filters,
         settings=lambda _: {"side": SIDE},
     ),
     Measure(

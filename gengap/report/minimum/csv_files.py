@@ -24,15 +24,20 @@ def write_csv(document: Document, folder: Path) -> list[Path]:
     Returns:
         numbers.csv, and for each measure with a curve a file of its own. Numbers are written in full.
     """
-    tables: dict[str, tuple[Sequence[str], Iterator[Row]]] = {"numbers.csv": (NUMBERS, number_rows(document))}
+    tables = csv_tables(document)
+    for name, content in tables.items():
+        write_text(folder / name, content)
+    return [folder / name for name in tables]
+
+
+def csv_tables(document: Document) -> dict[str, str]:
+    """Write the tables as text, by the names of their files."""
+    tables = {"numbers.csv": text(NUMBERS, number_rows(document))}
     for measure in document["measures"]:
         maker = CURVES.get(measure["name"])
         if maker is not None and measure["record"] is not None:
-            heading, rows = maker(measure["record"])
-            tables[f"{measure['name']}.csv"] = (heading, rows)
-    for name, (heading, rows) in tables.items():
-        write_text(folder / name, text(heading, rows))
-    return [folder / name for name in tables]
+            tables[f"{measure['name']}.csv"] = text(*maker(measure["record"]))
+    return tables
 
 
 def number_rows(document: Document) -> Iterator[Row]:

@@ -30,6 +30,7 @@ def minimum_document(
     plan: Mapping[str, Any],
     environment: Mapping[str, Any],
     command: str = "",
+    interrupted: str = "",
 ) -> Json:
     """Assemble everything that is shown of a checkpoint.
 
@@ -40,6 +41,7 @@ def minimum_document(
         plan: samples, forecast and what was left out.
         environment: machine and versions.
         command: the command line that made it.
+        interrupted: where Ctrl-C ended it, or "".
 
     Returns:
         A JSON value; its form is described in docs/reference/json.md.
@@ -49,7 +51,8 @@ def minimum_document(
     return {
         "format": FORMAT,
         "title": question(facts),
-        "sentence": answer(taken),
+        "sentence": answer(taken, facts),
+        "interrupted": interrupted,
         "problem": dict(facts),
         "settings": dict(settings),
         "samples": plan["samples"],

@@ -44,6 +44,9 @@ class Number:
         return asdict(self)
 
 
+Reader = Callable[[Record], Iterable[Number]]
+
+
 def exact(value: float | None) -> dict[str, Any]:
     """Make the estimate of a number that has no error, or of a bound."""
     return {"value": value, "stdev": None, "stderr": None, "n": 1, "interval": None, "method": "exact"}
@@ -67,6 +70,16 @@ def scaled(estimate: Estimate, factor: float) -> dict[str, Any]:
         found[name] = None if found.get(name) is None else found[name] * factor
     ends = found["interval"]
     found["interval"] = ends and [None if end is None else end * factor for end in ends]
+    return found
+
+
+def percent(estimate: Estimate) -> dict[str, Any]:
+    """Give a share in percent; what of its interval no share can be is cut off, which leaves its coverage as it was."""
+    found = scaled(sampled(estimate), 100)
+    ends = found["interval"]
+    if ends and None not in ends and (ends[0] < 0 or ends[1] > 100):
+        found["interval"] = [min(100.0, max(0.0, end)) for end in ends]
+        found["method"] = f"{found['method']}, within 0 and 100 %"
     return found
 
 
@@ -146,13 +159,13 @@ def trace(record: Record) -> Iterator[Number]:
 def density(record: Record) -> Iterator[Number]:
     """Read the shares of the spectrum."""
     width = numbers.tick(float(f"{record['width']:.2g}"))
-    near, below = (scaled(sampled(record[key]), 100) for key in ("near_zero", "negative"))
+    near, below = (percent(record[key]) for key in ("near_zero", "negative"))
     yield Number("near_zero", f"Eigenvalues within {width} of 0", "%", near, SAMPLED)
     yield Number("negative", f"Eigenvalues below {numbers.MINUS}{width}", "%", below, SAMPLED)
     if record["steep"]:
-        share = scaled(sampled(record["steep"]), 100)
         name = f"Eigenvalues above {100 * record['threshold']:g} % of the top one"
-        yield Number("steep_share", name, "%", share, SAMPLED, "the steep share of the space")
+        note = "the steep share of the space"
+        yield Number("steep_share", name, "%", percent(record["steep"]), SAMPLED, note)
     norm = sampled(record["squared_norm"])
     yield Number("squared_frobenius_norm", "Sum of squared eigenvalues", "", norm, SAMPLED)
 
@@ -165,6 +178,34 @@ def path(record: Record) -> Iterator[Number]:
             yield Number(
                 f"barrier_{split}", f"Barrier on the path, {split}", "nats", exact(one["barrier"]), LOWER, note
             )
+
+
+def rise(key: str, name: str, places: Callable[[Record], tuple[Sequence[float | None], Sequence[float]]]) -> Reader:
+    """Give what reads the highest training loss on a random line or plane over that in its middle."""
+
+    def read(record: Record) -> Iterator[Number]:
+        losses, away = places(record)
+        middle = losses[min(range(len(away)), key=away.__getitem__)]
+        seen = [y for y in losses if y is not None]
+        if middle is None or not seen:
+            return
+        gaps = len(losses) - len(seen)
+        note = f"highest of {len(losses)} points" + (f", {gaps} of them not finite" if gaps else "")
+        yield Number(key, name, "nats", exact(max(seen) - middle), LOWER, note)
+
+    return read
+
+
+def on_line(record: Record) -> tuple[Sequence[float | None], Sequence[float]]:
+    """Give the training losses on a line, and how far from the middle they are."""
+    return record["losses"][0], [abs(x) for x in record["positions"]]
+
+
+def on_plane(record: Record) -> tuple[Sequence[float | None], Sequence[float]]:
+    """Give the training losses on a plane, and how far from the middle they are."""
+    grid = record["grid"]
+    losses = [z for row in grid["losses"][0] for z in row]
+    return losses, [math.hypot(x, y) for y in grid["y"] for x in grid["x"]]
 
 
 def subspaces(record: Record) -> Iterator[Number]:
@@ -278,7 +319,7 @@ def rescaled(record: Record) -> Iterator[Number]:
             yield Number(key, f"Ratio of {row['name']}", "", estimate, row["verdict"], note)
 
 
-READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
+READERS: Mapping[str, Reader] = {
     "train": performance("train"),
     "test": performance("test"),
     "distance": distance,
@@ -294,6 +335,8 @@ READERS: Mapping[str, Callable[[Record], Iterable[Number]]] = {
     "trace": trace,
     "spectral_density": density,
     "path": path,
+    "slice_1d": rise("line_rise", "Rise of the training loss on a random line", on_line),
+    "slice_2d": rise("plane_rise", "Rise of the training loss on a random plane", on_plane),
     "trajectory": plane_of_run,
     "noise_scale": noise,
     "curvature_noise_scale": curvature_noise,

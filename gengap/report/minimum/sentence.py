@@ -13,27 +13,45 @@ FAR_FROM_FLAT = 0.1  # loss that one step at the largest stable learning rate wo
 UNTRAINED = 90.0  # percent of training samples
 
 
-def answer(measures: Measures) -> str:
+def answer(measures: Measures, facts: Mapping[str, Any]) -> str:
     """Say the main numbers of a minimum.
 
     Args:
         measures: that were taken, as the document holds them.
+        facts: of the checkpoint.
 
     Returns:
         One sentence with the numbers in it.
     """
     found = by_key(measures)
     every = (climb(found), curvature(found), noise(found), place(found), scores(found), barrier(found))
-    said = [part for part in every if part]
+    said = [part for part in every if part] or [part for part in (surroundings(found),) if part]
     if not measures:
         return "Nothing could be measured of this checkpoint; the reasons are below."
     if not said:
         return "What was measured of this minimum is in the pictures and the table below."
+    part = share(facts)
     first, *rest = said
+    begin = f"Along {part}, this minimum's {first}" if part else f"This minimum's {first}"
     if not rest:
-        return f"This minimum's {first}."
+        return f"{begin}."
     middle = "".join(f", its {clause}" for clause in rest[:-1])
-    return f"This minimum's {first}{middle}, and its {rest[-1]}."
+    return f"{begin}{middle}, and its {rest[-1]}."
+
+
+def share(facts: Mapping[str, Any]) -> str:
+    """Say how many of the weights were measured, where not all were."""
+    measured, weights = facts.get("measured", facts["parameters"]), facts["parameters"]
+    return "" if measured == weights else f"{whole(measured)} of {whole(weights)} weights"
+
+
+def surroundings(found: Mapping[str, Number]) -> str:
+    """Say how far the loss rises along a random line or plane; where there is more to say this is left to the table."""
+    for key, what in (("line_rise", "line"), ("plane_rise", "plane")):
+        one = found.get(key)
+        if one is not None and one.value is not None:
+            return f"training loss rises by {significant(one.value)} nats on a random {what} through it"
+    return ""
 
 
 def climb(found: Mapping[str, Number]) -> str:
@@ -174,9 +192,11 @@ def context(document: Mapping[str, Any]) -> str:
     """Say in one line what was measured."""
     facts, used = document["problem"], document["samples"]
     of = "" if used == facts["train_samples"] else f" of {whole(facts['train_samples'])}"
+    patterns = ", ".join(document["settings"].get("params") or ())
+    weights = share(facts) or f"{whole(facts['parameters'])} weights"
     said = [
         str(facts["checkpoint"]),
-        f"{whole(facts['parameters'])} weights, {facts['dtype']}",
+        f"{weights}{f' ({patterns})' if patterns else ''}, {facts['dtype']}",
         f"{whole(used)}{of} training samples",
     ]
     if facts["has_batch_norm"]:

@@ -25,6 +25,8 @@ def render(document: Document) -> RenderableType:
         The sentence, the table, the doubts, and what was not measured.
     """
     parts: list[RenderableType] = [Text(document["sentence"], style="bold"), Text(context(document), style="dim")]
+    if document.get("interrupted"):
+        parts.append(Text(f"Not finished: {document['interrupted']}."))
     if document["numbers"]:
         parts += [Text(""), measures(document)]
     parts += listed("What should not be concluded", document["unresolved"])
