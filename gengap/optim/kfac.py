@@ -155,6 +155,17 @@ class Kfac(Optimizer):
                 weight.sub_(velocity, alpha=group["lr"])
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state back.
+
+        Args:
+            state_dict: what `state_dict` gave.
+        """
+        super().load_state_dict(state_dict)
+        # Matrices of a file may begin at any byte, and products of such are rounded differently.
+        for memory in self.state.values():
+            memory.update({name: value.clone() for name, value in memory.items() if isinstance(value, Tensor)})
+
     def _update_factors(self) -> None:
         """Bring averages and inverses up to date, each where its turn is."""
         sums, groups = self._tap.take(), self._groups()

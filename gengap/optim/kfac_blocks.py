@@ -66,4 +66,5 @@ def inverse(factor: Tensor, shift: Tensor) -> Tensor:
         if not shifted.isfinite().all():
             return torch.full_like(factor, torch.nan)
         raise BadInput(f"a Fisher factor cannot be inverted with {float(shift):.3g} on its diagonal; raise the damping")
-    return torch.cholesky_inverse(triangle)
+    # In rows, as it comes back from a file: products of the transposed layout are rounded differently.
+    return torch.cholesky_inverse(triangle).contiguous()

@@ -140,8 +140,9 @@ def packed(memory: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpacked(memory: dict[str, Any]) -> dict[str, Any]:
-    """Undo `packed`; torch makes lists that are not there only in its first iteration."""
-    if memory.get("n_iter", 0) == 0:
-        return dict(memory)
-    lists = {name: list(memory[name].unbind()) if name in memory else [] for name in HISTORY}
-    return {**memory, **lists}
+    """Undo `packed`, in memory of its own: sums of numbers that begin at another alignment are rounded differently."""
+    own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in memory.items()}
+    if own.get("n_iter", 0) == 0:
+        return own
+    # torch makes the lists in its first iteration only.
+    return own | {name: [row.clone() for row in own[name].unbind()] if name in own else [] for name in HISTORY}
