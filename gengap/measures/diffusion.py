@@ -94,8 +94,13 @@ class DistanceFollower:
             moment: later than the one before.
 
         Raises:
-            BadInput: it is not later, or the weights do not fit those at the start.
+            BadInput: it is no moment of a run, not later, or the weights do not fit those at the start.
         """
+        if missing := [name for name in ("step", "params", "initial_params") if not hasattr(moment, name)]:
+            raise BadInput(
+                f"a moment is a {type(moment).__name__}, which has no {missing[0]!r}; give snapshots, or objects with step, "
+                f"params and initial_params"
+            )
         if self._readings and moment.step <= self._readings[-1].step:
             raise BadInput(
                 f"update {moment.step:,} comes after update {self._readings[-1].step:,}; give the moments of one run in "
@@ -173,7 +178,7 @@ def distance_curve(
         The curve with its fits. Costs a few passes over the weights for each moment.
 
     Raises:
-        BadInput: there is no moment, they are not in order, or weights do not fit each other.
+        BadInput: there is no moment, one is something else, they are not in order, or weights do not fit each other.
 
     Source:
         Hoffer et al. 2017, arXiv:1705.08741, figure 2 and equation 1.

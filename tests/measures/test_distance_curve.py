@@ -118,6 +118,12 @@ def test_following_a_run_equals_reading_its_snapshots(task, tmp_path):
 def test_refuses_with_a_sentence():
     with pytest.raises(BadInput, match="there is no moment to make a curve of"):
         distance_curve([])
+    with pytest.raises(
+        BadInput, match=r"a moment is a tuple, which has no 'step'; give snapshots, or objects with step"
+    ):
+        distance_curve([(1, {"a": torch.ones(2)}, {"a": torch.zeros(2)})])
+    with pytest.raises(BadInput, match="a moment is a str"):
+        distance_curve("run")
     with pytest.raises(BadInput, match="update 3 comes after update 5; give the moments of one run in their order"):
         distance_curve([moment(5, (0, 0, 0)), moment(3, (0, 0, 0))])
     with pytest.raises(BadInput, match="fit_from is 0"):

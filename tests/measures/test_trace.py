@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 
 import gengap
 from gengap.core.errors import BadInput
-from gengap.measures.curvature.trace import trace
+from gengap.measures.curvature.operators import Dense
+from gengap.measures.curvature.ritz import Subspace
+from gengap.measures.curvature.trace import Probes, trace
 
 N, F, C = 24, 6, 3
 
@@ -266,6 +268,40 @@ def test_errors_are_as_large_as_they_say():
     assert np.std(deviations) < 1.5
     assert abs(np.mean(deviations)) < 5 * 1.2 / np.sqrt(40)
     assert np.mean([t.interval[0] <= float(torch.trace(matrix)) <= t.interval[1] for t in found]) > 0.8
+
+
+def test_intervals_of_few_probes_cover_although_the_scatter_ends_them():
+    """400 seeds; 8 to some 20 probes each. The t interval covers, and 1.96 standard errors would not."""
+    matrix = with_spectrum(np.concatenate([[5.0, 4.0], np.linspace(-1, 2, 58)]))
+    exact, operator = torch.zeros(1, dtype=torch.float64), Dense(matrix)
+    for rel_error in (0.3, 0.15):
+        found = []
+        for seed in range(400):
+            probes = Probes(operator, Subspace(operator, 1), [60], seed)
+            while not probes.enough(exact, rel_error):
+                probes.add()
+            found.append(probes.total(exact))
+        misses = np.abs([f.value - float(torch.trace(matrix)) for f in found])
+        chance = np.sqrt(0.95 * 0.05 / 400)
+        covered = np.mean([f.interval[0] <= float(torch.trace(matrix)) <= f.interval[1] for f in found])
+        assert 0.93 - 4 * chance < covered < 0.95 + 4 * chance
+        assert np.mean(misses <= 1.96 * np.array([f.stderr for f in found])) < covered
+        assert 8 <= np.mean([f.n for f in found]) < 25
+
+
+def test_a_loss_that_is_no_mean_over_samples_is_probed_as_a_whole():
+    """Samples that weigh unequally: their curvatures do not average to that of the loss, which has a trace all the same."""
+    torch.manual_seed(6)
+    net, (x, y) = nn.Linear(F, C), data()
+    weighed = nn.CrossEntropyLoss(weight=torch.arange(1.0, C + 1, dtype=torch.float64))
+    exact = sum(diagonal_by_differences(net, x, y, weighed).values())
+    problem, params = as_problem(net, x, y, weighed)
+    loss = problem.loss_function("train")
+    found = trace(loss, params, rel_error=0.02, deflate=5, max_products=3000)
+    assert found.method == "hutch++"
+    assert abs(found.value - exact) < 5 * found.stderr + 1e-9
+    with pytest.raises(BadInput, match="the trace by samples needs a loss that is the mean over samples"):
+        trace(loss, params, method="per sample")
 
 
 def test_the_whole_space_is_exact():

@@ -6,8 +6,9 @@ from gengap.measurement.task import Task
 from gengap.measurement.work import Work
 from gengap.measures.curvature.density import spectral_density
 from gengap.measures.curvature.eigenvalues import top_eigenvalues
+from gengap.measures.curvature.equal_traces import outer_pieces
 from gengap.measures.curvature.stability import max_stable_lr
-from gengap.measures.curvature.trace import outer_pieces, trace
+from gengap.measures.curvature.trace import trace
 from gengap.measures.session import measuring
 
 STEPS, STARTS = 40, 4  # of the density: a quarter of the usual 80 x 8 products
@@ -21,7 +22,7 @@ STEEP = 0.1  # of the top curvature: what counts as steep
 def top(task: Task) -> Taken:
     """Find the top eigenvalues, and the learning rate that they allow."""
     k = min(TOP, task.weights)
-    found = top_eigenvalues(task.loss(), task.subject.params, k=k, seed=task.settings.seed, **task.common)
+    found = top_eigenvalues(task.loss(), task.subject.params, k=k, seed=task.settings.seed, **task.curved)
     stable = max_stable_lr(found, momentum=task.settings.momentum).to_dict() if found.values[0] > 0 else None
     return found.to_dict() | {"max_stable_lr": stable}, str(found)
 
@@ -34,14 +35,14 @@ def bottom(task: Task) -> Taken:
         which="bottom",
         rel_error=COARSE,
         seed=task.settings.seed,
-        **task.common,
+        **task.curved,
     )
     return found.to_dict(), str(found)
 
 
 def total(task: Task) -> Taken:
     """Estimate the trace."""
-    found = trace(task.loss(), task.subject.params, seed=task.settings.seed, **task.common)
+    found = trace(task.loss(), task.subject.params, seed=task.settings.seed, **task.curved)
     return found.to_dict(), str(found)
 
 
@@ -63,7 +64,7 @@ def density(task: Task) -> Taken:
     """Estimate the spectral density, and with it the share of steep directions."""
     steps = min(STEPS, max(2, task.weights))
     found = spectral_density(
-        task.loss(), task.subject.params, steps=steps, starts=STARTS, seed=task.settings.seed, **task.common
+        task.loss(), task.subject.params, steps=steps, starts=STARTS, seed=task.settings.seed, **task.curved
     )
     highest = max(nodes[-1] for nodes in found.nodes)
     steep = found.share_above(STEEP * highest).to_dict() if highest > 0 else None

@@ -14,17 +14,13 @@ from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.measures.curvature import outer_trace
 from gengap.measures.curvature.eigenvalues import MATRICES, Matrix, random_start
-from gengap.measures.curvature.linearised import Product, outer_curvature, second_derivative
+from gengap.measures.curvature.equal_traces import OuterPieces, pieces_or_none
 from gengap.measures.curvature.operators import Operator
-from gengap.measures.curvature.outer_trace import OuterTrace, roots
-from gengap.measures.curvature.piecewise_linear import uses_of_weights
+from gengap.measures.curvature.outer_trace import OuterTrace
 from gengap.measures.curvature.quadrature import signs
 from gengap.measures.curvature.ritz import Subspace, coefficients
-from gengap.measures.product_check import AGREE, TRIED, in_float64, mismatch
-from gengap.measures.protocols import Chunked, Params, PlainFunction, SamplePiece, sample_pieces
+from gengap.measures.protocols import Params, PlainFunction
 from gengap.measures.records import Conditions
-from gengap.measures.sample_mean import check_mean_over_samples
-from gengap.measures.second_order import consistent_kernels
 from gengap.measures.session import DEFAULT_LIMIT, Names, Session, measuring
 
 Method = Literal["auto", "per sample", "hutch++"]
@@ -37,7 +33,8 @@ class Trace(Record):
 
     Attributes:
         value: the estimate; for a mean loss in nats per sample, per squared unit of a weight.
-        stderr: its standard error, from the scatter of the probes; 0 where no probe was needed.
+        stderr: its standard error, from the scatter of the probes; 0 where no probe was needed. It is itself uncertain where
+            they are few: take the interval, which is wider than 1.96 of it.
         probes: how many, one product each; for "per sample" passes over the data, in each of which every sample is probed.
         interval: 95 % interval (Student's t).
         layers: the part of each weight tensor by name; they add up to `value`. Their errors come from the same probes and
@@ -108,8 +105,9 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     .. math:: \mathrm{tr} H = \mathrm{tr}(Q^T H Q) + E[z^T (1 - QQ^T) H (1 - QQ^T) z],
 
     the first term is exact and the second has a small variance where few eigenvalues stand out (Hutch++). z are random
-    signs; probes are added until the standard error is at most rel_error times the value. That stopping rule looks at the
-    data, so the error is a little too small on average; at least 8 probes are made.
+    signs; probes are added, 8 at least, until the standard error is at most rel_error times the value. The scatter of few
+    probes is itself uncertain: the deviation in standard errors then has Student's t distribution, with a spread of 1.2 for
+    8 probes. The interval allows for that, and covers 93 to 95 % although the rule that ends it looks at the scatter.
 
     Costs deflate + samples products, and memory for 2 deflate + 3 vectors as long as the weights; "per sample" some three
     times samples gradients, and no vectors.
@@ -141,7 +139,8 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     check_arguments(rel_error, deflate, matrix, max_products, method)
     if method != "hutch++":
         with measuring(loss, params, passes="gradient", only=only, check=check, memory_limit=memory_limit) as session:
-            found = by_samples(session, matrix, rel_error, seed, max_products, listen)
+            pieces = pieces_or_none(session, matrix, refuse=method == "per sample")
+            found = by_samples(session, pieces, matrix, rel_error, seed=seed, most=max_products, listen=listen)
         if found is not None:
             return found
         if method == "per sample":
@@ -179,10 +178,16 @@ def trace(  # noqa: PLR0913 - options, by keyword only
 
 
 def by_samples(
-    session: Session, matrix: Matrix, rel_error: float, seed: int, most: int, listen: Listener
+    session: Session,
+    pieces: OuterPieces | None,
+    matrix: Matrix,
+    rel_error: float,
+    *,
+    seed: int,
+    most: int,
+    listen: Listener,
 ) -> Trace | None:
     """Estimate the trace sample by sample, where that is the trace."""
-    pieces = outer_pieces(session, matrix)
     if pieces is None:
         return None
     parts, factors = pieces
@@ -206,69 +211,6 @@ def by_samples(
         matrix=matrix,
         conditions=session.conditions(),
     )
-
-
-def outer_pieces(session: Session, matrix: Matrix) -> tuple[list[SamplePiece], list[Tensor]] | None:
-    """Give the pieces of a loss with the roots of its second derivatives by outputs, or None where they do not do."""
-    if not isinstance(session.loss, Chunked) or session.loss.describe().get("batch_norm") == "batch":
-        return None
-    parts = list(session.loss.chunks(session.params))
-    once, linear = uses_of_weights(parts[0].head(min(2, parts[0].size)), session.params)
-    if not (once if matrix == "gauss-newton" else linear):
-        return None
-    if matrix == "hessian" and not blocks_agree(session):
-        return None
-    factors = []
-    held = 0
-    for piece in parts:
-        with torch.no_grad():
-            outputs = piece.outputs(session.params)
-        root = roots(piece, outputs)
-        held += 0 if root is None else root.nbytes
-        if root is None or 4 * held > session.memory.limit:
-            return None
-        factors.append(root)
-    check_mean_over_samples(parts[0], parts[0].outputs(session.params), "the trace by samples")
-    return parts, factors
-
-
-def blocks_agree(session: Session) -> bool:
-    """Tell whether Hessian and Gauss-Newton matrix have the same diagonal blocks, tried on a few samples in float64.
-
-    What is seen of a network may hide how it bends (functions of one's own, compiled or mapped ones): along a random
-    direction in each weight tensor the two curvatures must agree. Both are torch's, which must be right.
-
-    Args:
-        session: loss and weights.
-
-    Returns:
-        Whether they do; False also where it cannot be tried.
-    """
-    try:
-        first = next(sample_pieces(session.loss, session.params, "the trace by samples"))
-        few, tree = in_float64(first.head(min(TRIED, first.size)), session.params)
-        assert isinstance(few, SamplePiece)
-        with consistent_kernels(twice=True):
-            off = mismatch(few, tree)
-            if off is None or off > AGREE:
-                return False
-            own = {name: p.requires_grad_() for name, p in tree.items()}
-            with torch.enable_grad():
-                bent, outer = second_derivative(few, own), outer_curvature(few, own)
-                return all(agree(bent, outer, own, name) for name in own)
-    except (RuntimeError, BadInput):  # not in float64, or not twice: the way that needs neither is taken
-        return False
-
-
-def agree(bent: Product, outer: Product, tree: dict[str, Tensor], name: str) -> bool:
-    """Compare two curvatures along random signs in one weight tensor."""
-    generator = torch.Generator().manual_seed(stream(0, "blocks"))
-    signs = (2 * torch.randint(2, tree[name].shape, generator=generator) - 1).to(tree[name])
-    direction = [signs if n == name else torch.zeros_like(p) for n, p in tree.items()]
-    place = list(tree).index(name)
-    found = [product(direction)[place] for product in (bent, outer)]
-    one, other = (0.0 if f is None else float((f * signs).sum()) for f in found)
-    return abs(one - other) <= 1e-6 * (abs(one) + abs(other)) + 1e-15
 
 
 class Probes:
