@@ -10,7 +10,7 @@ from gengap.core.recipe import Recipe
 FUSED_DEVICES = ("cpu", "cuda")
 
 
-def build(recipe: Recipe, params: Iterable[torch.nn.Parameter]) -> Optimizer:
+def build(recipe: Recipe, params: Iterable[torch.nn.Parameter] | torch.nn.Module) -> Optimizer:
     """Make the optimizer of a recipe, with one kernel for all tensors where the device has it.
 
     Args:
@@ -20,7 +20,7 @@ def build(recipe: Recipe, params: Iterable[torch.nn.Parameter]) -> Optimizer:
     Returns:
         A `torch.optim` optimizer.
     """
-    weights = list(params)
+    weights = list(params.parameters() if isinstance(params, torch.nn.Module) else params)
     fused = weights[0].device.type in FUSED_DEVICES
     decay = recipe.weight_decay
     if recipe.optimizer == "adam":

@@ -87,7 +87,7 @@ def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, ev
     """
     per_step, per_evaluation = probe(problem, recipe, find_device(device))
     numbers = plan(recipe, len(problem.samples("train")))
-    looks = len(evaluation_steps(numbers.steps, numbers.per_epoch, evaluations)) + 1
+    looks = len(evaluation_steps(numbers, evaluations)) + 1
     until = "at most " if recipe.budget.converged else ""
     detail = f"{until}{numbers.steps:,} steps of {1000 * per_step:.3g} ms each"
     return numbers.steps * per_step + looks * per_evaluation, detail

@@ -14,6 +14,7 @@ from gengap.core.recipe import Recipe, batch_samples, digest
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
 from gengap.problem.trees import feed
+from gengap.schedules.batch import epoch_sizes
 from gengap.schedules.budget import plan
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
@@ -116,7 +117,7 @@ def check_left_over(problem: Problem, recipe: Recipe) -> None:
     except ValueError as error:
         raise BadInput(
             f"batch_size {recipe.batch_size:,}"
-            + (f" in pieces of {recipe.micro_batch:,}" if recipe.micro_batch else "")
+            + (f" in pieces of {recipe.micro_batch}" if recipe.micro_batch else "")
             + f" makes a batch of one of the {len(problem.samples('train')):,} samples, which batch norm cannot normalise; "
             "set drop_last, or choose another batch_size or micro_batch"
         ) from error
@@ -124,12 +125,15 @@ def check_left_over(problem: Problem, recipe: Recipe) -> None:
 
 def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
     """List the sizes of what goes through the network at once while training."""
-    size, numbers = int(recipe.batch_size), plan(recipe, samples)
+    size, numbers, piece = int(recipe.batch_size), plan(recipe, samples), recipe.micro_batch
     batches = {size}
-    if not recipe.drop_last and numbers.steps >= numbers.per_epoch:
+    if recipe.batch_schedule:
+        ends = range(len(numbers.epoch_ends))
+        batches = {each for epoch in ends for each in epoch_sizes(recipe, epoch, training=samples)}
+    elif not recipe.drop_last and numbers.steps >= numbers.per_epoch:
         batches.add(samples % size)
-    if recipe.micro_batch:
-        batches = {piece for b in batches for piece in (min(b, recipe.micro_batch), b % recipe.micro_batch)}
+    if isinstance(piece, int):
+        batches = {part for b in batches for part in (min(b, piece), b % piece)}
     return batches - {0}
 
 

@@ -18,12 +18,31 @@ from torch.optim import SGD, Optimizer
 
 from gengap.core.recipe import Recipe
 from gengap.problem.losses import LOSSES, Loss
+from gengap.training.minibatch import Minibatch
 
-Update = Callable[[Any, Tensor], Tensor]  # (inputs, targets) -> mean loss before the update, detached
+Update = Callable[[Minibatch], Tensor]  # mean loss before the update, detached
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (outputs, targets) -> mean loss, gradient by the outputs
 
 ENABLED = True  # False: everything goes through autograd, for tests and benchmarks
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+SIMPLE = {
+    "lr",
+    "lr_rule",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "batch_size",
+    "batch_schedule",
+    "regime_adaptation",
+    "drop_last",
+    "schedule",
+    "warmup",
+    "budget",
+    "augment",
+    "dtype",
+    "memory_format",
+    "seed",
+}  # fields that leave the update as it is
 aten = torch.ops.aten
 
 
@@ -57,10 +76,11 @@ class DenseUpdate:
         self._classes = loss.name == "cross_entropy"
         self._slope = cross_entropy_slope if self._classes else slope_of(loss)
 
-    def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
+    def __call__(self, batch: Minibatch) -> Tensor:
         """Train on one batch and return its mean loss before the update."""
+        inputs, targets = batch.inputs, batch.targets
         if not self._takes(inputs, targets):
-            return self._otherwise(inputs, targets)
+            return self._otherwise(batch)
         with torch.no_grad():
             signals = [inputs.flatten(1)]
             for layer in self._layers:
@@ -158,15 +178,15 @@ def recognise(
         model: the network, on the device it trains on.
         loss: must be one of `LOSSES`.
         optimizer: must be torch's SGD as `gengap.optim.build` makes it, with all weights in one group.
-        recipe: must not use micro_batch nor autocast.
+        recipe: must ask for nothing beyond the mean loss and a step of sgd in full precision.
         otherwise: the update through autograd.
 
     Returns:
-        A function of (inputs, targets), or None.
+        A function of a `Minibatch`, or None.
     """
     modules = list(chain(model))
     layers = stack(modules)
-    if not ENABLED or recipe.micro_batch or recipe.dtype == "bf16" or LOSSES.get(loss.name) is not loss:
+    if not ENABLED or not is_simple(recipe) or LOSSES.get(loss.name) is not loss:
         return None
     if layers is None or not steps_plainly(optimizer) or not all(map(is_plain, modules)) or _has_any_global_hook():
         return None
@@ -177,6 +197,16 @@ def recognise(
         return None
     flattens = any(isinstance(module, nn.Flatten) for module in modules)
     return DenseUpdate(layers, flattens=flattens, loss=loss, optimizer=optimizer, otherwise=otherwise)
+
+
+def is_simple(recipe: Recipe) -> bool:
+    """Tell whether an update is the plain gradient of the mean loss and one step."""
+    changed = set(recipe.model_dump(exclude_defaults=True))
+    return (
+        recipe.dtype != "bf16"
+        and changed <= SIMPLE
+        and not (recipe.batch_schedule and recipe.batch_schedule.name == "dynamic")
+    )
 
 
 def chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,17 +11,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gengap.core.errors import BadInput
-from gengap.core.events import Listener, Progress
+from gengap.core.events import Listener, Message, Progress
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.schedules import BatchDynamic
 from gengap.core.seeds import stream
-from gengap.data.order import permutation
 from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
 from gengap.problem.problem import Problem
+from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan
-from gengap.schedules.lr import is_constant, learning_rate
+from gengap.schedules.lr import is_constant, learning_rate, told
+from gengap.training.batches import rest_of_epoch, whole_set
 from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
 from gengap.training.interrupt import StopRequest
+from gengap.training.minibatch import Minibatch
+from gengap.training.network import make_augment, make_network
+from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
 from gengap.training.snapshots import Probe, Showing, Snapshot
 from gengap.training.step import make_update
@@ -38,6 +43,7 @@ COUNTERS = (
     "seconds",
     "evaluation_seconds",
     "lr",
+    "batch_size",
 )
 
 
@@ -51,6 +57,8 @@ class Training:
         evaluations: measurements of train and test loss on the way, at most.
         listen: told of the progress.
         probe: shown the weights on the way.
+        ranks: the processes that share each batch.
+        start: weights and buffers by name to begin with, in place of fresh ones.
     """
 
     def __init__(
@@ -62,19 +70,21 @@ class Training:
         evaluations: int,
         listen: Listener,
         probe: Probe | None = None,
+        ranks: Ranks = ALONE,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
         self.problem, self.recipe, self.device, self.listen = problem, recipe, device, listen
         self.train = problem.samples("train").to(device, dtype)
         self.plan = plan(recipe, len(self.train))
-        self.due = evaluation_steps(self.plan.steps, self.plan.per_epoch, evaluations)
+        self.due = evaluation_steps(self.plan, evaluations)
         self.showing = Showing(probe, self.plan.steps)
-        self.model = problem.model(recipe.seed, device=device, dtype=dtype).train()
-        if recipe.memory_format == "channels_last":
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ranks, self.batch_size = ranks, self.plan.batch_size
+        self.model = make_network(problem, recipe, device, start=start)
+        self.augment = make_augment(recipe, self.train)
         self.initial = copies(self.model.named_parameters())
-        self.optimizer = build(recipe, self.model.parameters())
-        self.update = make_update(self.model, problem.loss, self.optimizer, recipe)
+        self.optimizer = build(recipe, self.model)
+        self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         self.scorers = [problem.loss_function("train"), problem.loss_function("test")]
         self.history: list[Point] = []
         self.pending: list[tuple[Tensor, int]] = []
@@ -94,6 +104,8 @@ class Training:
         """
         if self.history:
             return
+        if rule := told(self.recipe):
+            self.listen(Message(rule))
         self._evaluate()
         start = self.history[0]
         if not (math.isfinite(start.train_loss) and math.isfinite(start.test_loss)):
@@ -117,17 +129,14 @@ class Training:
 
     def _epoch(self, stop: StopRequest, pause: Callable[[], None]) -> None:
         """Go through the rest of the current epoch."""
-        order = permutation(self.recipe.seed, self.epoch, len(self.train))
-        if self.recipe.drop_last:
-            order = order[: self.plan.per_epoch * self.plan.batch_size]
+        self._begin_epoch()
         constant, clock = is_constant(self.recipe), time.perf_counter()
-        rest = order[self.position :]  # nothing, where a checkpoint was written after the epoch's last update
-        for inputs, targets in self.train.batches(self.plan.batch_size, rest) if len(rest) else ():
+        for batch in self._batches():
             if not constant:
                 self.lr = self._scheduled_lr()
                 set_lr(self.optimizer, self.lr)
-            size = targets.shape[0]
-            self.pending.append((self.update(inputs, targets), size))
+            size = batch.total
+            self.pending.append((self.update(batch), size))
             self.step += 1
             self.samples += size
             self.position += size
@@ -143,6 +152,32 @@ class Training:
         self._look()
         self.seconds += time.perf_counter() - clock
         self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Do what an optimizer or the quirks of a code want done before an epoch's first update."""
+        if self.position:
+            return
+        if self.recipe.quirks and self.epoch:
+            self.optimizer.state.clear()
+        method = self.recipe.method
+        if method and method.name == "svrg" and self.epoch % method.epochs == 0:
+            self.optimizer.snapshot(self._full_gradient)  # type: ignore[attr-defined]
+
+    def _full_gradient(self) -> Tensor:
+        share = whole_set(self.train, self.recipe, epoch=self.epoch, ranks=self.ranks, augment=self.augment)
+        return self.gradient.over(share)
+
+    def _batches(self) -> Iterator[Minibatch]:
+        return rest_of_epoch(
+            self.train,
+            self.recipe,
+            epoch=self.epoch,
+            position=self.position,
+            step=self.step,
+            current=self.batch_size,
+            ranks=self.ranks,
+            augment=self.augment,
+        )
 
     def _next_due(self) -> int:
         return self.due[0] if self.due else -1
@@ -163,7 +198,7 @@ class Training:
     def _measure_if_due(self) -> None:
         if self.step == self._next_due():
             self._evaluate()
-        if self.outcome is None and self.step == self.plan.steps and self.recipe.budget.steps:
+        if self.outcome is None and self.step == self.plan.steps and self.plan.by_steps:
             self.outcome = Outcome("finished", self.step)
         self._show_if_due()
 
@@ -172,7 +207,7 @@ class Training:
         if self.outcome is not None:
             return
         reason = self._plateau(self.epoch_loss / self.position)
-        if reason or self.step >= self.plan.steps:
+        if reason or self._used_up():
             if self.history[-1].step != self.step:
                 self._evaluate()
             self.outcome = self.outcome or Outcome("finished", self.step, reason)
@@ -180,6 +215,24 @@ class Training:
             self._show_if_due()
         self.epoch += 1
         self.position, self.epoch_loss = 0, 0.0
+        self._grow()
+
+    def _used_up(self) -> bool:
+        """Tell whether the budget is used at the end of an epoch."""
+        budget = self.recipe.budget
+        if self.plan.by_steps:
+            return self.step >= self.plan.steps
+        return self.epoch + 1 >= (budget.epochs or (budget.converged.max_epochs if budget.converged else 0))
+
+    def _grow(self) -> None:
+        """Let a dynamic schedule choose the next epoch's batch."""
+        schedule = self.recipe.batch_schedule
+        if self.gradient.halves is None or not isinstance(schedule, BatchDynamic):
+            return
+        trace, norm = self.gradient.halves.take()
+        self.batch_size = wanted_size(
+            schedule, self.batch_size, trace=trace, squared_norm=norm, training=len(self.train)
+        )
 
     def _plateau(self, mean: float) -> str:
         """Follow the epoch's mean loss; return the reason to stop, or ""."""
@@ -192,7 +245,7 @@ class Training:
             self.stale += 1
         if self.stale >= rule.patience:
             return f"converged: no better for {rule.patience} epochs"
-        return "not converged within its epochs" if self.step >= self.plan.steps else ""
+        return "not converged within its epochs" if self._used_up() else ""
 
     def _evaluate(self) -> None:
         """Measure loss and accuracy on both splits, and note them."""
@@ -268,6 +321,8 @@ class Training:
         numbers["best"] = None if math.isinf(self.best) else self.best
         numbers["history"] = [asdict(point) for point in self.history]
         numbers["optimizer"] = optimizer
+        halves = self.gradient.halves
+        numbers["halves"] = None if halves is None else [halves.trace, halves.squared_norm]
         numbers["outcome"] = asdict(self.outcome) if self.outcome else None
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory | random_state(self.device)
@@ -276,7 +331,7 @@ class Training:
     def unpack(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take up the state that `pack` gave."""
         for name in COUNTERS:
-            setattr(self, name, numbers[name])
+            setattr(self, name, numbers.get(name, getattr(self, name)))  # old files lack what came later
         self.best = math.inf if numbers["best"] is None else numbers["best"]
         self.history = [Point(**point) for point in numbers["history"]]
         self.due = [step for step in self.due if step > self.history[-1].step]
@@ -286,6 +341,8 @@ class Training:
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
         match_layouts(self.optimizer)
+        if self.gradient.halves is not None and numbers.get("halves"):
+            self.gradient.halves.trace, self.gradient.halves.squared_norm = numbers["halves"]
         restore_random_state(tensors, self.device)
 
 

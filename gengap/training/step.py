@@ -1,7 +1,7 @@
-"""One update: the gradient of the mean loss over a batch, whole or accumulated, and one step of the optimizer."""
+"""One update: the gradient of the mean loss over a batch, and one step of the optimizer."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,57 +9,96 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gengap.core.recipe import Recipe
+from gengap.core.seeds import stream
 from gengap.problem.losses import Loss
-from gengap.problem.trees import feed, map_tensors, split
-from gengap.training.dense import Update, recognise
+from gengap.training.dense import recognise
+from gengap.training.gradient import Gradient
+from gengap.training.minibatch import Minibatch
+from gengap.training.objective import make_objective
+from gengap.training.ranks import ALONE, Ranks
+
+Update = Callable[[Minibatch], Tensor]
 
 
-def make_update(model: nn.Module, loss: Loss, optimizer: Optimizer, recipe: Recipe) -> Update:
+def make_update(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    ranks: Ranks = ALONE,
+    micro_batch: int | None = None,
+) -> tuple[Update, Gradient]:
     """Make the function that trains on one batch.
 
     Args:
         model: in training mode; its parameters are those of the optimizer.
         loss: mean over samples.
         optimizer: steps once per call.
-        recipe: its micro_batch, dtype and memory_format are used.
+        recipe: how.
+        ranks: the processes that share each batch.
+        micro_batch: samples that go through the network at once, where the recipe leaves that open ("auto").
 
     Returns:
-        A function of (inputs, targets) that updates the weights and returns the batch's mean loss before the update.
+        A function of a `Minibatch` that updates the weights and returns the batch's mean loss before the update; and the
+        gradient it uses.
     """
-    precision = autocast(recipe, next(model.parameters()).device)
-    layout = channels_last if recipe.memory_format == "channels_last" else None
+    size = recipe.micro_batch if isinstance(recipe.micro_batch, int) else micro_batch
+    gradient = Gradient(model, make_objective(model, loss, recipe), recipe, ranks, micro_batch=size)
+    steps = step_of(optimizer, gradient)
 
-    def whole(inputs: Any, targets: Tensor) -> Tensor:
-        with precision():
-            value = loss.mean(feed(model, layout(inputs) if layout else inputs), targets)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return value.detach()
-
-    def accumulated(inputs: Any, targets: Tensor) -> Tensor:
-        size, total = recipe.micro_batch or 1, targets.shape[0]
-        value = torch.zeros((), device=targets.device, dtype=torch.float64)
-        for x, y in zip(split(inputs, size), targets.split(size), strict=True):
-            with precision():
-                part = loss.mean(feed(model, layout(x) if layout else x), y) * (y.shape[0] / total)
-            part.backward()
-            value += part.detach()
-        optimizer.step()
-        optimizer.zero_grad()
+    def update(batch: Minibatch) -> Tensor:
+        value = steps(batch)
+        model.zero_grad()
         return value
 
-    update = accumulated if recipe.micro_batch else whole
-    return recognise(model, loss, optimizer, recipe, update) or update
+    after = langevin(update, model, optimizer, recipe)
+    return recognise(model, loss, optimizer, recipe, after) or after, gradient
 
 
-def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """Give the context in which forward passes run."""
-    if recipe.dtype == "bf16":
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext
+def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
+    """Give the step of an optimizer: of those that ask for gradients themselves, and of those that are given one."""
+    workers = getattr(optimizer, "workers", 0)
+    step: Any = optimizer.step  # those that ask for gradients take more than torch's stub says
+    if workers:
+
+        def shared(batch: Minibatch) -> Tensor:
+            size = -(-len(batch) // workers)
+            parts = [part.alone() for part in batch.pieces(size)]
+            value: Tensor = step([partial(gradient, part) for part in parts])
+            return value
+
+        return shared
+    if getattr(optimizer, "needs_closure", False) or isinstance(optimizer, torch.optim.LBFGS):
+
+        def asked(batch: Minibatch) -> Tensor:
+            value: Tensor = step(partial(gradient, batch))
+            return value.detach()
+
+        return asked
+
+    def given(batch: Minibatch) -> Tensor:
+        value = gradient(batch)
+        optimizer.step()
+        return value
+
+    return given
 
 
-def channels_last(inputs: Any) -> Any:
-    """Lay images out with their channels innermost."""
-    return map_tensors(lambda x: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, inputs)
+def langevin(update: Update, model: nn.Module, optimizer: Optimizer, recipe: Recipe) -> Update:
+    """Add noise of variance 2 lr temperature to every weight after an update, where a recipe asks for it."""
+    noise = recipe.gradient_noise
+    if noise is None or noise.name != "isotropic":
+        return update
+    weights = [p for p in model.parameters() if p.requires_grad]
+
+    def noisy(batch: Minibatch) -> Tensor:
+        value = update(batch)
+        generator = torch.Generator().manual_seed(stream(recipe.seed, "noise", batch.step))
+        with torch.no_grad():
+            for p in weights:
+                width = (2 * optimizer.param_groups[0]["lr"] * noise.temperature) ** 0.5
+                p.add_(torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p), alpha=width)
+        return value
+
+    return noisy

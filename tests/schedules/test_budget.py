@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
-from gengap.schedules.budget import evaluation_steps, plan
+from gengap.schedules.budget import Plan, evaluation_steps, plan
 
 
 def counted(training, size, drop_last, epochs=None, steps=None):
@@ -58,7 +58,7 @@ def test_a_batch_larger_than_the_data():
 @settings(max_examples=300, deadline=None)
 @given(steps=st.integers(1, 5000), per_epoch=st.integers(1, 300), evaluations=st.integers(1, 60))
 def test_evaluations(steps, per_epoch, evaluations):
-    found = evaluation_steps(steps, per_epoch, evaluations)
+    found = evaluation_steps(Plan(1, per_epoch, steps, None), evaluations)
     assert found == sorted(set(found))
     assert found[0] >= 1
     assert found[-1] == steps
@@ -87,4 +87,4 @@ def test_evaluations(steps, per_epoch, evaluations):
     ],
 )
 def test_evaluations_by_hand(given_, expected):
-    assert evaluation_steps(*given_) == expected
+    assert evaluation_steps(Plan(1, given_[1], given_[0], None), given_[2]) == expected

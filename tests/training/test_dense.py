@@ -13,6 +13,7 @@ from gengap.core.recipe import Recipe
 from gengap.optim.build import build
 from gengap.problem.losses import LOSSES, Loss
 from gengap.training import dense, loop, solo
+from gengap.training.minibatch import Minibatch
 from gengap.training.step import make_update
 
 RULES = {
@@ -59,7 +60,7 @@ def recipe(**fields):
 
 
 def fast(model, loss, how, optimizer=None):
-    update = make_update(model, loss, optimizer or build(how, model.parameters()), how)
+    update, _ = make_update(model, loss, optimizer or build(how, model.parameters()), how)
     assert isinstance(update, dense.DenseUpdate)
     return update
 
@@ -86,7 +87,7 @@ def assert_same_training(model, how, x, y, loss, mean, epochs=8, last_relu=False
         expected = mean(oracle(part), targets)
         expected.backward()
         torch_sgd.step()
-        assert update(part, targets).item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+        assert update(Minibatch.of(part, targets)).item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
     for p, q, start in zip(linear_parameters(linear), oracle.parameters(), before, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
         assert (q - start).abs().max() > 1e-3  # otherwise nothing was compared
@@ -155,11 +156,11 @@ def test_may_change_to_autograd_and_back_in_the_middle_of_a_run(rule, monkeypatc
         optimizer = build(how, model.parameters())
         quick = fast(model, LOSSES["cross_entropy"], how, optimizer)
         monkeypatch.setattr(dense, "ENABLED", False)
-        slow = make_update(model, LOSSES["cross_entropy"], optimizer, how)
+        slow, _ = make_update(model, LOSSES["cross_entropy"], optimizer, how)
         monkeypatch.setattr(dense, "ENABLED", True)
         assert not isinstance(slow, dense.DenseUpdate)
         for letter in pattern:
-            (quick if letter == "d" else slow)(x[:9], y[:9])
+            (quick if letter == "d" else slow)(Minibatch.of(x[:9], y[:9]))
         finals.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
     for final in finals[1:]:
         torch.testing.assert_close(final, finals[0], rtol=1e-12, atol=1e-12)
@@ -174,7 +175,7 @@ def test_small_weight_decay_is_not_lost_in_float32():
     exact.load_state_dict(model.state_dict())
     update, oracle = fast(model, LOSSES["cross_entropy"], how), SGD(exact.parameters(), how.lr, weight_decay=1e-4)
     for _ in range(50):
-        update(x.float(), y)
+        update(Minibatch.of(x.float(), y))
         oracle.zero_grad()
         nn.functional.cross_entropy(exact(x.float().double()), y).backward()
         oracle.step()
@@ -260,13 +261,13 @@ def test_other_networks_are_left_to_autograd(change):
     model, how = OTHER_MODELS[change](network()), recipe()
     spare = [nn.Parameter(torch.zeros(1))]
     optimizer = build(how, list(model.parameters()) or spare)
-    assert dense.recognise(model, LOSSES["cross_entropy"], optimizer, how, lambda x, y: y) is None
+    assert dense.recognise(model, LOSSES["cross_entropy"], optimizer, how, lambda batch: batch.targets) is None
 
 
 @pytest.mark.parametrize("fields", [{"optimizer": "adam"}, {"micro_batch": 2}, {"dtype": "bf16"}])
 def test_other_recipes_are_left_to_autograd(fields):
     how, model = recipe(**fields), network()
-    update = make_update(model, LOSSES["cross_entropy"], build(how, model.parameters()), how)
+    update, _ = make_update(model, LOSSES["cross_entropy"], build(how, model.parameters()), how)
     assert not isinstance(update, dense.DenseUpdate)
 
 
@@ -282,18 +283,20 @@ def test_other_optimizers_and_losses_are_left_to_autograd():
         SGD([{"params": weights[:2]}, {"params": weights[2:]}], 0.1),
         hooked_optimizer,
     ]
-    assert all(dense.recognise(model, loss, other, how, lambda x, y: y) is None for other in others)
+    assert all(dense.recognise(model, loss, other, how, lambda batch: batch.targets) is None for other in others)
     user: Loss = replace(loss, mean=nn.functional.cross_entropy, name="mine")
-    assert dense.recognise(model, user, build(how, weights), how, lambda x, y: y) is None
+    assert dense.recognise(model, user, build(how, weights), how, lambda batch: batch.targets) is None
 
 
 def test_other_batches_are_left_to_autograd():
     model, how = network(flatten=False).double(), recipe()
     taken = []
     optimizer = build(how, model.parameters())
-    update = dense.recognise(model, LOSSES["cross_entropy"], optimizer, how, lambda x, y: taken.append(1) or y)
+    update = dense.recognise(
+        model, LOSSES["cross_entropy"], optimizer, how, lambda batch: taken.append(1) or batch.targets
+    )
     x, y = data((12,))
-    update(x, y)
+    update(Minibatch.of(x, y))
     assert not taken
     for inputs, targets in [
         (x[:, None], y),  # no Flatten: a linear layer would act on the last axis
@@ -301,7 +304,7 @@ def test_other_batches_are_left_to_autograd():
         ((x,), y),
         (x, torch.eye(5, dtype=torch.float64)[y]),  # probabilities of classes
     ]:
-        update(inputs, targets)
+        update(Minibatch.of(inputs, targets))
     assert len(taken) == 4
 
 
@@ -374,7 +377,9 @@ def test_what_is_not_finite_reaches_the_same_weights(bad):
         torch.manual_seed(0)
         model, how = network().double(), recipe(momentum=0.9)
         update = fast(model, LOSSES["cross_entropy"], how)
-        losses = [(update if path == "fast" else update._otherwise)(x[:8], y[:8]).item() for _ in range(2)]
+        losses = [
+            (update if path == "fast" else update._otherwise)(Minibatch.of(x[:8], y[:8])).item() for _ in range(2)
+        ]
         finals.append((losses, [p.detach().isfinite() for p in model.parameters()]))
     assert str(finals[0][0]) == str(finals[1][0])
     assert all(torch.equal(p, q) for p, q in zip(finals[0][1], finals[1][1], strict=True))

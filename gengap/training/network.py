@@ -1,0 +1,102 @@
+"""The network of a run: fresh, on its device, in the form that the recipe asks for."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gengap.core.errors import BadInput
+from gengap.core.recipe import Recipe
+from gengap.problem.problem import Problem
+from gengap.problem.samples import Samples
+from gengap.training.batches import Augment
+
+
+def make_network(
+    problem: Problem, recipe: Recipe, device: torch.device, *, start: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Make the network that a recipe trains.
+
+    Args:
+        problem: makes the fresh network.
+        recipe: its seed, dtype, memory_format, ghost_batch, batch_norm and dropout are used.
+        device: where it lies.
+        start: weights and buffers by name to begin with, in place of fresh ones.
+
+    Returns:
+        The network in training mode; its weights and buffers have the names of the problem's own network.
+
+    Raises:
+        BadInput: it has no batch norm or dropout to change, or `start` is of another network.
+    """
+    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+    model = problem.model(recipe.seed, device=device, dtype=dtype).train()
+    if start is not None:
+        load_start(model, start)
+    if recipe.dropout is not None:
+        from gengap.nets.dropout import set_dropout
+
+        set_dropout(model, recipe.dropout)
+    model = with_batch_norm(model, recipe)
+    if recipe.memory_format == "channels_last":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def load_start(model: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Begin with given weights."""
+    missing = [name for name in dict(model.named_parameters()) if name not in start]
+    unfit = [name for name, value in model.state_dict().items() if name in start and start[name].shape != value.shape]
+    if missing or unfit:
+        raise BadInput(
+            f"the weights to start with do not fit the network at {(missing + unfit)[0]!r}; train the same network"
+        )
+    model.load_state_dict(dict(start), strict=False)
+
+
+def with_batch_norm(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """Give batch norm the span that a recipe asks for: ghosts, one process, or several."""
+    ghost = None if recipe.quirks else recipe.ghost_batch  # their code cuts the batch outside the network
+    if recipe.batch_norm == "rank" and ghost is None:
+        return model
+    from gengap.nets.norms import convert_ghost_batch_norm
+
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        field = "ghost_batch" if ghost else "batch_norm"
+        raise BadInput(f"{field} is {getattr(recipe, field)}, but the network has no batch norm; leave it out")
+    if ghost and recipe.batch_norm == "rank":
+        ghosts: nn.Module = convert_ghost_batch_norm(model, ghost)
+        return ghosts
+    from gengap.nets.span_batch_norm import convert_span_batch_norm
+
+    spanned: nn.Module = convert_span_batch_norm(model, span=recipe.batch_norm)
+    return spanned
+
+
+def make_augment(recipe: Recipe, train: Samples) -> Augment | None:
+    """Make the augmentation of a recipe, or None.
+
+    Args:
+        recipe: its augment and seed are used.
+        train: the samples; their shape decides what is possible.
+
+    Returns:
+        A function of (inputs, indices, epoch).
+
+    Raises:
+        BadInput: the inputs are no images.
+    """
+    if recipe.augment is None:
+        return None
+    from gengap.data.augment import make_augmentation
+
+    inputs, _ = next(iter(train.batches(1)))
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise BadInput(
+            f"augment is {recipe.augment.name!r}, which needs images of shape (C, H, W), not {shape}; leave it out"
+        )
+    made: Augment = make_augmentation(
+        recipe.augment.model_dump(exclude_none=True), recipe.seed, tuple(inputs.shape[1:])
+    )
+    return made
