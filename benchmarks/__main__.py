@@ -6,7 +6,17 @@ import os
 import sys
 from pathlib import Path
 
-SUBJECTS = ("training", "bf16", "interpolation", "curvature", "sharpness", "noise", "monitor", "startup")
+SUBJECTS = (
+    "training",
+    "bf16",
+    "interpolation",
+    "curvature",
+    "sharpness",
+    "noise",
+    "monitor",
+    "augmentation",
+    "startup",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

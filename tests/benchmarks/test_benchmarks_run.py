@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUBJECTS = ("training", "bf16", "interpolation", "curvature", "sharpness", "noise", "monitor", "startup")
+SUBJECTS = (
+    "training",
+    "bf16",
+    "interpolation",
+    "curvature",
+    "sharpness",
+    "noise",
+    "monitor",
+    "augmentation",
+    "startup",
+)
 RESULTS = ROOT / "benchmarks" / "results"
 
 
