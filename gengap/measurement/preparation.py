@@ -14,7 +14,7 @@ from gengap.measurement.settings import Settings
 from gengap.measurement.subject import Subject
 from gengap.measurement.task import Task, samples_in_use
 from gengap.measurement.work import speeds
-from gengap.measures.determinism import NotDeterministic
+from gengap.measures.refused import Refused
 from gengap.measures.session import measuring
 from gengap.report.minimum.shown import can_be_shown
 
@@ -85,7 +85,7 @@ def check_loss(task: Task) -> None:
     try:
         with measuring(task.loss(), task.subject.params, passes="gradient", only=only, memory_limit=limit):
             pass
-    except NotDeterministic as error:
+    except Refused as error:
         raise BadInput(error.why) from error
 
 

@@ -15,6 +15,7 @@ from gengap.measurement.plan import LeftOut, Row, about, chosen_time, too_dear
 from gengap.measurement.preparation import Prepared, settings_of
 from gengap.measurement.registry import MEASURES
 from gengap.measurement.task import Task
+from gengap.measures.refused import Refused
 
 LATE = 1.1  # times the budget, beyond which nothing new is begun
 
@@ -138,7 +139,7 @@ def attempt(measure: Measure, task: Task) -> tuple[Mapping[str, Any] | None, str
             "there is not enough memory; give a smaller --memory-limit, or measure fewer samples by --samples",
         )
     except Exception as error:  # a user's network may raise anything, and the other measures go on
-        text = str(error).strip().partition("\n")[0]
+        text = (error.why if isinstance(error, Refused) else str(error)).strip().partition("\n")[0]
         known = isinstance(error, GengapError | ArithmeticError)
         return None, "", text if known and text else f"{type(error).__name__}: {text}"
     return record, text, ""

@@ -52,6 +52,11 @@ class Task:
         return {"only": self.settings.only, "listen": self.listen, **limits}
 
     @property
+    def curved(self) -> dict[str, Any]:
+        """The same for a measure that needs the second derivative, which torch may have wrong without a word."""
+        return self.common | {"check": True}
+
+    @property
     def quiet(self) -> dict[str, Any]:
         """The same for a measure that is over before there is progress to tell of."""
         return {name: value for name, value in self.common.items() if name != "listen"}

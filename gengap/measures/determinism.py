@@ -13,21 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from gengap.core.errors import BadInput
 from gengap.measures.protocols import LossFunction, Params, Reread
 from gengap.measures.random_state import seeded
-
-
-class NotDeterministic(BadInput):
-    """A loss that gives two values for the same weights.
-
-    Attributes:
-        why: what is known of the reason, and what to do about it.
-
-    Args:
-        why: the same.
-    """
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        super().__init__(f"{why}, or pass check=False to measure it all the same")
+from gengap.measures.refused import Refused
 
 
 class Watch:
@@ -89,11 +75,11 @@ def check_deterministic(loss: LossFunction, params: Params) -> None:
 
     Raises:
         BadInput: an evaluation changes a buffer that the next one uses.
-        NotDeterministic: its data change when they are read again, or the two values differ in any bit; the message says
+        Refused: its data change when they are read again, or the two values differ in any bit; the message says
             what they have in common with chance.
     """
     if isinstance(loss, Reread) and (index := loss.changed_sample()) is not None:
-        raise NotDeterministic(
+        raise Refused(
             f"sample {index} of the data set is another each time it is read, so random augmentation is on; take the random "
             f"transforms out of the data set"
         )
@@ -109,7 +95,7 @@ def check_deterministic(loss: LossFunction, params: Params) -> None:
         )
     if first == second or (math.isnan(first) and math.isnan(second)):
         return
-    raise NotDeterministic(
+    raise Refused(
         f"two evaluations at the same weights gave {first!r} and {second!r}: "
         f"{reason(loss, params, (first, second), watch.dropout)}"
     )

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gengap.core.errors import BadInput
 from gengap.core.seeds import stream
 from gengap.measures.curvature.linearised import second_derivative
 from gengap.measures.part import PartPiece
 from gengap.measures.protocols import Chunked, LossFunction, Params, Piece, SamplePiece, Whole
+from gengap.measures.refused import Refused
 from gengap.measures.sample_rows import with_samples
 from gengap.measures.trees import common_dtype, dot, norm, ravel, size, unravel
 from gengap.problem.trees import cast
@@ -82,11 +82,11 @@ def check_second_derivative(loss: LossFunction, params: Params, room: float) -> 
 def refuse(piece: Piece, how: str) -> None:
     """Say what is wrong, why it may be, and what to do."""
     tried = f"{piece.size} samples" if isinstance(piece, SamplePiece) else "the loss"
-    raise BadInput(
+    raise Refused(
         f"products with the second derivative of {tried} are wrong ({how}): an operation of the network or of the loss has "
         f"none that is right, for example torch's fused weight norm, a torch.autograd.Function whose backward is not "
-        f"differentiable, or a detach(); write it with ordinary operations (a weight norm as g * v / v.norm()), measure what "
-        f"needs gradients only, or pass check=False to measure it all the same"
+        f"differentiable, or a detach(); write it with ordinary operations (a weight norm as g * v / v.norm()), or measure what "
+        f"needs gradients only"
     )
 
 

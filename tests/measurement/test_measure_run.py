@@ -357,6 +357,38 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(case, mad
     assert not (tmp_path / "out").exists()
 
 
+class BackwardOnce(torch.autograd.Function):
+    """The hyperbolic tangent, with a backward pass that cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return slope * (1 - ctx.saved_tensors[0].tanh() ** 2)
+
+
+class Bent(nn.Module):
+    """A layer that torch has no second derivative of."""
+
+    def forward(self, x):
+        return BackwardOnce.apply(x)
+
+
+def test_a_second_derivative_that_torch_has_wrong_is_refused_and_the_rest_is_measured():
+    made = problem(lambda: nn.Sequential(nn.Linear(4, 5), Bent(), nn.Linear(5, 2)))
+    found = measure(made, trained(made), only=["loss", "hessian", "noise"]).document
+    state = {m["name"]: m["state"] for m in found["measures"]}
+    curved = {"top_eigenvalues", "bottom_eigenvalues", "trace", "spectral_density", "curvature_noise_scale"}
+    assert {state[name] for name in curved} == {"failed"}
+    assert {state[name] for name in ("train", "test", "noise_scale")} == {"done"}
+    reasons = {m["reason"] for m in found["measures"] if m["name"] in curved}
+    assert all("whose backward is not differentiable" in one and "check=" not in one for one in reasons)
+
+
 def test_few_weights_are_enough_for_every_measure(made, run):
     """Two biases of 37 weights; what asks for more directions than there are takes those there are."""
     found = measure(made, run, params=("2.bias",)).document

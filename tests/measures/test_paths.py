@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gengap
 from gengap.core.errors import BadInput
 from gengap.measures.landscape.paths import interpolate
 
@@ -134,3 +135,18 @@ def test_the_record_keeps_its_keys_and_tells_the_cost():
     assert found["memory_limit"] == 4 * 2**30
     assert found["resumed"] == 0
     assert found["summaries"][0]["barrier"] == 0
+
+
+def test_two_losses_on_tensors_have_columns_of_their_own():
+    data = [(torch.randn(6, 2, generator=torch.Generator().manual_seed(i)), torch.arange(6) % 2) for i in (0, 1)]
+    model = torch.nn.Linear(2, 2)
+    losses = [gengap.loss_function(model, "cross_entropy", pair) for pair in data]
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    found = interpolate(losses, a=params, b={name: p + 1 for name, p in params.items()}, alphas=[0.0, 1.0])
+    title, heading, *rows, first, second = str(found).splitlines()
+    assert heading.split() == ["alpha", "tensors", "tensors", "(2)"]
+    assert [row.split() for row in rows] == [
+        [f"{alpha:g}", *(f"{values[i]:.4g}" for values in found.losses)] for i, alpha in enumerate((0.0, 1.0))
+    ]
+    assert (first.split(":")[0], second.split(":")[0]) == ("tensors", "tensors (2)")
+    assert title == "loss in nats along the linear path"

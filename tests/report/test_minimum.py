@@ -98,6 +98,12 @@ def test_the_header_says_which_weights_were_measured():
     assert "1,462,794 weights, float32" in context(minimum_documents.document())
 
 
+def test_what_has_the_same_reason_stands_together():
+    left = [("Path", "it needs --second"), ("Slice", "no time is left")]
+    made = minimum_documents.document({}, failed=[("trace", "no time is left")], left_out=left)
+    assert tables.left_out(made) == ["Trace, Slice: no time is left.", "Path: it needs --second."]
+
+
 def test_a_measurement_that_was_interrupted_is_marked():
     made = minimum_documents.ALL["interrupted"]()
     said = "Not finished: interrupted in 'Trace'; 1 of 2 are there."

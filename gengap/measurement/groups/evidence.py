@@ -17,7 +17,7 @@ def evidence(task: Task) -> Taken:
         steps=STEPS,
         starts=STARTS,
         seed=task.settings.seed,
-        **task.common,
+        **task.curved,
     )
     return found.to_dict(), str(found)
 

@@ -45,7 +45,7 @@ def too_few(task: Task) -> str:
 def weighted(task: Task) -> Taken:
     """Measure the curvature-weighted noise scale."""
     found = curvature_noise_scale(
-        task.loss(), task.subject.params, max_probes=PROBES, seed=task.settings.seed, **task.common
+        task.loss(), task.subject.params, max_probes=PROBES, seed=task.settings.seed, **task.curved
     )
     return found.to_dict(), str(found)
 
@@ -53,7 +53,7 @@ def weighted(task: Task) -> Taken:
 def covariance(task: Task) -> Taken:
     """Find the top eigenvalues of the covariance of the gradient."""
     k = min(TOP, task.samples - 1, task.weights)
-    found = covariance_eigenvalues(task.loss(), task.subject.params, k=k, seed=task.settings.seed, **task.common)
+    found = covariance_eigenvalues(task.loss(), task.subject.params, k=k, seed=task.settings.seed, **task.curved)
     return found.to_dict(), str(found)
 
 

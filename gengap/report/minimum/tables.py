@@ -99,9 +99,12 @@ def conditions(measure: Mapping[str, Any]) -> str:
 
 
 def left_out(document: Document) -> list[str]:
-    """List what was not measured, or failed, each with its reason."""
-    failed = [f"{m['title']}: {m['reason']}." for m in document["measures"] if m["record"] is None]
-    return [*failed, *(f"{one['title']}: {one['why']}." for one in document["left_out"])]
+    """List what was not measured, or failed, with the reasons; what has the same reason stands together."""
+    titles: dict[str, list[str]] = {}
+    failed = [(m["title"], m["reason"]) for m in document["measures"] if m["record"] is None]
+    for title, why in [*failed, *((one["title"], one["why"]) for one in document["left_out"])]:
+        titles.setdefault(why, []).append(title)
+    return [f"{', '.join(names)}: {why}." for why, names in titles.items()]
 
 
 def costs(document: Document) -> list[tuple[str, str, str, str]]:
