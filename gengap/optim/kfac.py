@@ -80,7 +80,7 @@ class Kfac(Optimizer):
     matrices (A, G and their inverses) for every layer.
 
     Not distributed by itself: with several processes give `average`, or each of them preconditions with its own factors and
-    the weights drift apart. No half-precision weights.
+    the weights drift apart. No half-precision weights. Other hooks on the layers' outputs see its backward passes too.
 
     Args:
         model: the network; hooks are put on it (`close` takes them away).
