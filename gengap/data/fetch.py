@@ -113,8 +113,8 @@ def fetch(name: str, root: str | Path, *, base_url: str | None = None, listen: L
     if not layout:
         raise BadInput(f"{name} needs no download: it is made on the spot, and can be used as it is")
     if name not in SOURCES:
-        obtain = DATA[name].obtain
-        raise BadInput(f"{name} cannot be downloaded from here ({Path(root) / layout}): {obtain}")
+        how = f" ({DATA[name].obtain})" if DATA[name].obtain else ""
+        raise BadInput(f"{name} cannot be downloaded from here; put its files into {Path(root) / layout}{how}")
     source, folder = SOURCES[name], folder_of(name, root)
     base = (base_url or source.base_url).rstrip("/")
     wanted = _wanted(folder, source.sums, listen)

@@ -11,6 +11,7 @@ import re
 import wave
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def log_mel(sound: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.log(np.maximum(power @ mel_bands().T, FLOOR)).astype(np.float32))
 
 
+@cache
 def mel_bands() -> NDArray[np.float64]:
     """Give 40 triangles, evenly spaced from 0 to 4 kHz on the mel scale 2595 log10(1 + f / 700).
 
@@ -127,7 +129,9 @@ def mel_bands() -> NDArray[np.float64]:
     triangles: NDArray[np.float64] = np.minimum(
         (frequency - low) / (centre - low), (high - frequency) / (high - centre)
     )
-    return triangles.clip(0)
+    triangles = triangles.clip(0)
+    triangles.flags.writeable = False  # one array for all
+    return triangles
 
 
 def _from_zip(path: Path) -> Iterator[tuple[int, str, NDArray[np.float32]]]:

@@ -273,8 +273,8 @@ def test_sets_that_need_no_download_say_so(tmp_path, name):
 
 
 def test_other_names_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(BadInput, match=r"no data set called 'imagenet'; known are: digits, mnist"):
-        fetch("imagenet", tmp_path)
+    with pytest.raises(BadInput, match=r"no data set called 'svhn'; known are: digits, mnist"):
+        fetch("svhn", tmp_path)
     with pytest.raises(MissingData, match="no data root was given"):
         fetch("mnist", None)
     monkeypatch.setattr(module, "SOURCES", {})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gengap.core.errors import BadInput, DamagedFile, MissingData
-from gengap.data.idx import fashion_mnist, mnist, read_idx
+from gengap.data.idx import fashion_mnist, mnist, mnist_autoencoder, read_idx
 
 # type byte, struct letter, numpy type: written down a second time, from the format's page
 TYPES = [
@@ -143,6 +143,15 @@ def test_a_set_becomes_inputs_and_targets(tmp_path, load, folder, name, compress
     assert targets.tolist() == [3, 1, 9, 0, 9]
     assert found.test[1].tolist() == [7, 0, 2]
     torch.testing.assert_close(inputs[1, 0, 2, 3].item(), ((784 + 2 * 28 + 3) % 251) / 255, rtol=1e-6, atol=0)
+
+
+def test_the_target_of_an_autoencoder_is_its_input(tmp_path):
+    write_set(tmp_path, "MNIST", compress=True)
+    found, images = mnist_autoencoder(tmp_path), mnist(tmp_path)
+    assert found.classes == 784
+    for split, (inputs, _) in ((found.train, images.train), (found.test, images.test)):
+        assert torch.equal(split[0], inputs)
+        assert torch.equal(split[1], inputs.reshape(-1, 784))
 
 
 def test_the_gzipped_file_is_the_one_that_counts(tmp_path):
