@@ -12,10 +12,20 @@ from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
 from gengap.core.files import write_text
 from gengap.core.recipe import Recipe
+from gengap.core.remedies import fields_of, names_of, text_of
 from gengap.problem.problem import Problem
 from gengap.report.document import comparison_document
 from gengap.store.store import LEDGER, Store
-from gengap.studies.study import Claim, InterpolationSpec, Measures, ScoreSpec, SharpnessSpec, Study, read_study
+from gengap.studies.study import (
+    Claim,
+    InterpolationSpec,
+    Measures,
+    ScoreSpec,
+    SharpnessSpec,
+    Study,
+    Variant,
+    read_study,
+)
 from gengap.sweeps.local import run_study
 from gengap.sweeps.plan import resolve_sizes, spec_of, tasks
 from gengap.training.solo import find_device
@@ -96,8 +106,8 @@ def compare(
         recipe: what both share, as a `Recipe` (its batch_size and seed are replaced) or as fields; by default Adam at 1e-3
             for 20 epochs (digits: 60).
         out: folder for the store; finished runs in it are used again. None: nothing is kept.
-        settings: `score`, `sharpness` and `interpolation` (their specs, or None to leave them out), `evaluations`, `device`,
-            `listen`, as in `comparison_study` and `run_comparison`.
+        settings: `remedies` (names, see `gengap list remedies`), `score`, `sharpness` and `interpolation` (their specs, or
+            None to leave them out), `evaluations`, `device`, `listen`, as in `comparison_study` and `run_comparison`.
 
     Returns:
         The comparison. `print` shows it, `.report(folder)` writes the page.
@@ -126,6 +136,7 @@ def comparison_study(  # noqa: PLR0913 - the parts of a study
     sharpness: SharpnessSpec | Mapping[str, Any] | None = SharpnessSpec(),  # noqa: B008 - frozen
     interpolation: InterpolationSpec | Mapping[str, Any] | None = InterpolationSpec(),  # noqa: B008 - frozen
     evaluations: int = 20,
+    remedies: Sequence[str] = (),
 ) -> Study:
     """Write a comparison as a study with numbers in place of shares and defaults.
 
@@ -139,6 +150,8 @@ def comparison_study(  # noqa: PLR0913 - the parts of a study
         sharpness: how it is measured, a spec or its fields; None: not at all.
         interpolation: the line between the two minima, a spec or its fields; None: not measured.
         evaluations: how often loss and accuracy are measured while training.
+        remedies: the large batch is trained once more with each: names of `gengap list remedies`, joined by "+" where they
+            go together.
 
     Returns:
         The study.
@@ -170,6 +183,21 @@ def comparison_study(  # noqa: PLR0913 - the parts of a study
             interpolation=InterpolationSpec(**interpolation) if isinstance(interpolation, Mapping) else interpolation,
         ),
         claim=claims(problem, sizes, sharp=sharpness is not None),
+        variant=variants(remedies, shared, sizes),
+    )
+
+
+def variants(remedies: Sequence[str], shared: Mapping[str, Any], sizes: Sequence[int]) -> tuple[Variant, ...]:
+    """Write remedies down as variants of the large batch."""
+    small, large = sizes
+    return tuple(
+        Variant(
+            name=name,
+            text=text_of(name),
+            where={"batch_size": large},
+            recipe=fields_of(name, shared, small=small, large=large),
+        )
+        for name in names_of(",".join(remedies) or "none")
     )
 
 
@@ -288,7 +316,7 @@ def check_sizes(study: Study, problem: Problem) -> None:
     Raises:
         BadInput: it has another number of batch sizes, varies something else too, or has a recipe that does not fit.
     """
-    sizes = sorted({int(task.recipe.batch_size) for task in tasks(study, problem)})
+    sizes = sorted({int(task.recipe.batch_size) for task in tasks(study, problem) if not task.variant})
     if len(sizes) != 2:
         raise BadInput(f"a comparison needs two batch sizes; this study has {sizes}")
     others = [field for field, values in study.grid.items() if len(values) > 1 and field not in {"batch_size", "seed"}]

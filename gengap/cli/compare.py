@@ -30,6 +30,10 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds; both batch sizes share each.", min=1)] = 5,
     seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    remedy: Annotated[
+        str | None,
+        typer.Option(help="Train the large batch again with each, for example sqrt-lr,sam (gengap list remedies)."),
+    ] = None,
     recipe: o.RecipeFile = None,
     optimizer: o.Optimizer = None,
     lr: o.Lr = None,
@@ -101,9 +105,11 @@ def compare(
     check_folder(folder, resume=resume or dry_run)
     o.use_threads(threads, made)
     from gengap.comparison import comparison_study
+    from gengap.core.remedies import names_of
 
     study = comparison_study(
         made,
+        remedies=names_of(remedy) if remedy is not None else (),
         small=o.batch(small),
         large=o.batch(large),
         seeds=list(range(seed, seed + seeds)),

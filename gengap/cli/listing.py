@@ -13,7 +13,7 @@ from gengap.core.catalogue import DATA, NETWORKS, Data, Network
 
 WIDEST = 1000  # characters
 
-app = typer.Typer(no_args_is_help=True, help="List networks, data sets, or the runs in a folder.")
+app = typer.Typer(no_args_is_help=True, help="List networks, data sets, remedies, or the runs in a folder.")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -46,6 +46,17 @@ def data(*, json: JsonFlag = False) -> None:
     ]
     head = ["data", "train", "test", "input", "classes", "source, form, folder"]
     show(head, rows, {k: asdict(v) for k, v in DATA.items()}, json)
+
+
+@app.command()
+@sentences
+def remedies(*, json: JsonFlag = False) -> None:
+    """List the remedies that gengap compare --remedy takes."""
+    from gengap.core.remedies import REMEDIES
+
+    rows = [[name, remedy.text, remedy.source] for name, remedy in REMEDIES.items()]
+    plain = {name: {"text": remedy.text, "source": remedy.source} for name, remedy in REMEDIES.items()}
+    show(["remedy", "what it does", "source"], rows, plain, json)
 
 
 @app.command()

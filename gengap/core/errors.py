@@ -27,3 +27,9 @@ class Interrupted(GengapError):  # noqa: N818
     """The user pressed Ctrl-C; what was finished is kept."""
 
     exit_code = 130
+
+
+class LostRank(GengapError, ConnectionError):  # noqa: N818
+    """One of several processes that train together is gone; what was finished is kept."""
+
+    exit_code = 1

@@ -1,41 +1,156 @@
-"""Optimizers are torch's own; here a recipe's words become its arguments."""
+"""From the words of a recipe to an optimizer, with whatever method is put around it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
-from torch.optim import SGD, Adagrad, Adam, Optimizer
+from torch import nn
+from torch.optim import SGD, Optimizer
 
+from gengap.core.catalogue import resolve
+from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.methods import (
+    AdaptiveSam,
+    Conservative,
+    ElasticAveraging,
+    EntropySgd,
+    PostLocalSgd,
+    Sam,
+    Svrg,
+)
+from gengap.optim.catalogue import OPTIMIZERS
+from gengap.optim.groups import no_decay_groups
+from gengap.optim.momentum_correction import correct_momentum
+from gengap.optim.wrapping import Group
 
-FUSED_DEVICES = ("cpu", "cuda")
+# torch's optimizers with one kernel for all tensors, and the devices that have it
+FUSED = {"sgd": {"cpu", "cuda"}, "adam": {"cpu", "cuda"}, "adamw": {"cpu", "cuda"}, "adagrad": {"cpu"}}
 
 
-def build(recipe: Recipe, params: Iterable[torch.nn.Parameter] | torch.nn.Module) -> Optimizer:
-    """Make the optimizer of a recipe, with one kernel for all tensors where the device has it.
+def build(recipe: Recipe, trained: nn.Module | Iterable[nn.Parameter], *, per_epoch: int = 1) -> Optimizer:
+    """Make the optimizer of a recipe.
 
     Args:
-        recipe: its optimizer, lr, momentum, nesterov, betas, eps and weight_decay are used.
-        params: the weights to move, all on one device.
+        recipe: its optimizer, method and their settings are used.
+        trained: the network, or its weights, all on one device.
+        per_epoch: updates in an epoch, for what is counted in epochs.
 
     Returns:
-        A `torch.optim` optimizer.
+        An optimizer; where it has `needs_closure` its step asks for gradients itself.
+
+    Raises:
+        BadInput: weights were given where the optimizer needs the network.
     """
-    weights = list(params.parameters() if isinstance(params, torch.nn.Module) else params)
-    fused = weights[0].device.type in FUSED_DEVICES
-    decay = recipe.weight_decay
-    if recipe.optimizer == "adam":
-        eps = recipe.eps or 1e-8
-        return Adam(weights, lr=recipe.lr, betas=recipe.betas, eps=eps, weight_decay=decay, fused=fused)
-    if recipe.optimizer == "adagrad":
-        # Adagrad has a fused kernel on the CPU only.
-        fused = weights[0].device.type == "cpu"
-        return Adagrad(weights, lr=recipe.lr, eps=recipe.eps or 1e-10, weight_decay=decay, fused=fused)
-    return SGD(
-        weights, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay, fused=fused
-    )
+    groups = groups_of(recipe, trained)
+    if OPTIMIZERS[recipe.optimizer].takes == "model":
+        if not isinstance(trained, nn.Module):
+            raise BadInput(f"{recipe.optimizer} looks at layers; give it the network and not its weights")
+        return plain(recipe, groups, model=trained)
+    base = partial(plain, recipe)
+    return base(groups) if recipe.method is None else around(recipe, base, groups, per_epoch=per_epoch)
 
 
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Change the learning rate of every group."""
+def groups_of(recipe: Recipe, trained: nn.Module | Iterable[nn.Parameter]) -> list[Group]:
+    """Put the weights into groups: one, or two where biases and norm layers are not decayed."""
+    if isinstance(trained, nn.Module) and recipe.weight_decay and not recipe.decay_norms:
+        return no_decay_groups(trained, recipe.weight_decay)
+    weights = trained.parameters() if isinstance(trained, nn.Module) else trained
+    return [{"params": list(weights)}]
+
+
+def plain(recipe: Recipe, groups: list[Group], *, model: nn.Module | None = None) -> Optimizer:
+    """Make the optimizer itself, with the settings that it knows."""
+    entry = OPTIMIZERS[recipe.optimizer]
+    said: dict[str, Any] = {
+        "lr": recipe.lr,
+        "momentum": recipe.momentum,
+        "nesterov": recipe.nesterov,
+        "betas": recipe.betas,
+        "eps": recipe.eps,
+        "weight_decay": recipe.weight_decay,
+        "trust": recipe.trust,
+    }
+    options = {name: value for name, value in said.items() if name in entry.arguments and value is not None}
+    device = groups[0]["params"][0].device.type
+    if device in FUSED.get(recipe.optimizer, ()):
+        options["fused"] = True
+    make: Callable[..., Optimizer] = resolve(entry.builder)
+    return make(groups, **options) if model is None else make(model, params=groups, **options)
+
+
+def around(
+    recipe: Recipe, base: Callable[[list[Group]], Optimizer], groups: list[Group], *, per_epoch: int
+) -> Optimizer:
+    """Put the method of a recipe around its optimizer."""
+    method = recipe.method
+    match method:
+        case Sam() | AdaptiveSam():
+            from gengap.optim import sam
+
+            return sam.Sam(groups, base, rho=method.rho, adaptive=isinstance(method, AdaptiveSam))
+        case Conservative():
+            return conservative(method, recipe, base, groups)
+        case EntropySgd():
+            from gengap.optim import entropy_sgd
+
+            walk = entropy_sgd.Walk(method.steps, method.inner_lr, method.noise, method.average)
+            return entropy_sgd.EntropySgd(
+                groups, base, gamma=method.scope, scoping=method.scoping, walk=walk, seed=recipe.seed
+            )
+        case Svrg():
+            from gengap.optim import svrg
+
+            return svrg.Svrg(groups, base)
+        case ElasticAveraging() | PostLocalSgd():
+            return apart(method, base, groups, per_epoch=per_epoch)
+    raise BadInput(f"there is no method {method!r}")
+
+
+def conservative(
+    method: Conservative, recipe: Recipe, base: Callable[[list[Group]], Optimizer], groups: list[Group]
+) -> Optimizer:
+    """Make conservative training with the inner solver that a recipe names."""
+    from gengap.optim import conservative as module
+
+    steps, fresh = method.iterations, False
+    if method.inner == "gd":
+        base = partial(SGD, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    elif method.inner == "lbfgs":
+        base = partial(torch.optim.LBFGS, lr=1.0, max_iter=steps, line_search_fn="strong_wolfe")
+        steps, fresh = 1, True
+    return module.Conservative(groups, base, lam=method.penalty, inner_steps=steps, fresh=fresh)
+
+
+def apart(
+    method: ElasticAveraging | PostLocalSgd,
+    base: Callable[[list[Group]], Optimizer],
+    groups: list[Group],
+    *,
+    per_epoch: int,
+) -> Optimizer:
+    """Make workers that train apart and meet now and then."""
+    from gengap.optim.mixing import Elastic, MixingRule, PostLocal
+    from gengap.optim.workers import Workers
+
+    rule: MixingRule
+    if isinstance(method, ElasticAveraging):
+        rule = Elastic(method.pull / max(method.workers, 2), method.pull, method.period)
+    else:
+        rule = PostLocal(method.period, round(method.start * per_epoch))
+    return Workers(groups, base, rule=rule, count=method.workers)
+
+
+def set_lr(optimizer: Optimizer, lr: float, *, corrected: bool = False) -> None:
+    """Change the learning rate of every group.
+
+    Args:
+        optimizer: whose.
+        lr: the new rate.
+        corrected: rescale a velocity that has the rate inside (Goyal et al. 2017, remark 2).
+    """
+    if corrected:
+        correct_momentum(optimizer, optimizer.param_groups[0]["lr"], lr)
     for group in optimizer.param_groups:
         group["lr"] = lr

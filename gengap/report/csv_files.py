@@ -40,6 +40,7 @@ def write_csv(document: Document, folder: Path) -> list[Path]:
     run = (
         "key",
         "batch_size",
+        "remedy",
         "seed",
         "outcome",
         "reason",
@@ -49,7 +50,7 @@ def write_csv(document: Document, folder: Path) -> list[Path]:
     )
     tables = {
         "runs.csv": ([*run, "seconds"], runs(document)),
-        "history.csv": (["key", "batch_size", "seed", *HISTORY], history(document)),
+        "history.csv": (["key", "batch_size", "remedy", "seed", *HISTORY], history(document)),
         "interpolation.csv": (["seed", "alpha", *PATH, "batch_norm"], interpolation(document)),
     }
     for name, (heading, rows) in tables.items():
@@ -61,7 +62,7 @@ def runs(document: Document) -> Iterator[Row]:
     """Give one row for each run."""
     for arm, run in every_run(document):
         found = run["sharpness"] or {}
-        before = [run["key"], arm["batch_size"], run["seed"], run["outcome"], run["reason"]]
+        before = [run["key"], arm["batch_size"], remedy_of(arm), run["seed"], run["outcome"], run["reason"]]
         measured = [run[key] for key in MEASURED]
         searched = [found.get(key) for key in ("percent", *SEARCH)]
         yield [*before, *measured, *searched, run["seconds"]]
@@ -71,7 +72,7 @@ def history(document: Document) -> Iterator[Row]:
     """Give one row for each run and evaluation."""
     for arm, run in every_run(document):
         for values in zip(*(run["history"][key] for key in HISTORY), strict=True):
-            yield [run["key"], arm["batch_size"], run["seed"], *values]
+            yield [run["key"], arm["batch_size"], remedy_of(arm), run["seed"], *values]
 
 
 def interpolation(document: Document) -> Iterator[Row]:
@@ -83,9 +84,14 @@ def interpolation(document: Document) -> Iterator[Row]:
 
 def every_run(document: Document) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Go through the runs of both arms."""
-    for role in ("small", "large"):
-        for run in document[role]["runs"]:
-            yield document[role], run
+    for arm in (document["small"], document["large"], *document.get("remedies", [])):
+        for run in arm["runs"]:
+            yield arm, run
+
+
+def remedy_of(arm: Mapping[str, Any]) -> str:
+    """Name the remedy of an arm; "" for the two batch sizes as they are."""
+    return str(arm["label"]) if "to_large" in arm else ""
 
 
 def text(heading: Row, rows: Iterable[Row]) -> str:

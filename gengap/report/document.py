@@ -34,10 +34,13 @@ def comparison_document(store: Store, study: Study, keys: Sequence[str], *, comm
     Raises:
         BadInput: the study has not two batch sizes, or none of its runs is in the store.
     """
-    rows = [row for key in keys if (row := store.run(key)) is not None]
+    variants = store.recall("variants") or {}
+    every = [row for key in keys if (row := store.run(key)) is not None]
+    rows = [row for row in every if row.key not in variants]
     if not rows:
         raise BadInput(f"{store.folder} holds no run of this study; run it with gengap reproduce")
     runs = [run_entry(store, study, row) for row in rows]
+    changed = [(variants[row.key], run_entry(store, study, row)) for row in every if row.key in variants]
     sizes = sorted({run["batch_size"] for run in runs} | set(resolved_sizes(study)))
     if len(sizes) != 2:
         raise BadInput(f"a comparison needs two batch sizes; this study has {sizes}")
@@ -60,8 +63,9 @@ def comparison_document(store: Store, study: Study, keys: Sequence[str], *, comm
         "small": small,
         "large": large,
         "difference": difference,
+        "remedies": (remedies := remedy_entries(study, changed, small, large)),
         "interpolation": paths(store, study, runs),
-        "costs": costs(small, large),
+        "costs": costs(small, large, *remedies),
         "definitions": definitions(study, facts),
         "study": study.to_toml(),
         "command": command,
@@ -229,10 +233,20 @@ def path_entry(seed: int, record: Mapping[str, Any]) -> Json:
     }
 
 
-def costs(small: Json, large: Json) -> list[Json]:
+def remedy_entries(study: Study, runs: Sequence[tuple[str, Json]], small: Json, large: Json) -> list[Json]:
+    """Summarise the runs of every variant as an arm, with its differences to both batch sizes."""
+    found = []
+    for variant in study.variant:
+        mine = [run for name, run in runs if name == variant.name]
+        one = arm(large["batch_size"], mine) | {"label": variant.name, "text": variant.text, "changes": variant.recipe}
+        found.append(one | {"to_small": differences(small, one), "to_large": differences(large, one)})
+    return found
+
+
+def costs(*arms: Json) -> list[Json]:
     """List where the time went."""
     found = []
-    for one in (small, large):
+    for one in arms:
         runs = [run for run in one["runs"] if run["cost"]]
         steps = sum(run["cost"]["steps"] for run in runs)
         looked = sum(run["cost"]["evaluation_seconds"] for run in runs)

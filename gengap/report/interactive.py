@@ -16,6 +16,7 @@ COLOURS: dict[Role, str] = {
     "accuracy": "var(--accuracy)",
     "curvature": "var(--curvature)",
     "noise": "var(--noise)",
+    "remedy": "var(--remedy)",
     "ink": "var(--muted)",
 }
 SIGNIFICANT = 7  # digits kept of a value: more cannot be seen at any zoom

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gengap.report import numbers, tables
+from gengap.report import numbers, remedies, tables
 from gengap.report.csv_files import write_csv
 from gengap.report.figures import figures
-from gengap.report.html import fill, linked, write_page
+from gengap.report.html import fill, linked, picture, write_page
 from gengap.report.shapes import Figure
 
 Document = Mapping[str, Any]
@@ -37,6 +37,8 @@ def write_report(document: Document, folder: Path) -> Path:
         BadInput: the folder cannot be written to.
     """
     drawn = figures(document)
+    if document.get("remedies"):
+        drawn.append(remedies.figure(document))
     write_csv(document, folder / "data")
     return write_page(folder, page(document, drawn), drawn)
 
@@ -60,6 +62,10 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         context=tables.context(document),
         rows=tables.rows(document),
         arms=[(role, document[role]["label"], tables.usual_n(document[role])) for role in tables.ARMS],
+        remedies=remedies.lines(document),
+        remedy_columns=remedies.COLUMNS,
+        remedy_sentence=remedies.sentence(document),
+        side_by_side=beside(drawn),
         claims=[(claim, SYMBOLS.get(claim["verdict"], "?")) for claim in document["claims"]],
         failures=tables.failures(document),
         settings=tables.settings(document),
@@ -67,6 +73,12 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         runs=tables.run_rows(document),
         definitions=linked(document),
     )
+
+
+def beside(drawn: Sequence[Figure]) -> tuple[Figure, Any] | None:
+    """Give the figure of the remedies with its picture, where there is one."""
+    found = [figure for figure in drawn if figure.name == remedies.NAME]
+    return (found[0], picture(found[0])) if found else None
 
 
 def finding(document: Document, figure: Figure) -> str:

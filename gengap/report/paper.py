@@ -31,6 +31,7 @@ COLOURS: dict[Role, str] = {
     "accuracy": "#007a5a",
     "curvature": "#8a3b9c",
     "noise": "#96690a",
+    "remedy": "#9a3c78",
     "ink": MUTED,
 }
 VARIABLES = {  # the page's names for the colours above
@@ -43,6 +44,7 @@ VARIABLES = {  # the page's names for the colours above
     COLOURS["accuracy"]: "var(--accuracy)",
     COLOURS["curvature"]: "var(--curvature)",
     COLOURS["noise"]: "var(--noise)",
+    COLOURS["remedy"]: "var(--remedy)",
 }
 DASHES: dict[Style, tuple[float, ...]] = {"dashed": (4.0, 2.0)}
 MARKERS: dict[Style, tuple[str, float]] = {"mean": ("D", 8.5), "rug": ("|", 13.0)}

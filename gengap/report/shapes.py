@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["small", "large", "loss", "accuracy", "curvature", "noise", "ink"]
+Role = Literal["small", "large", "loss", "accuracy", "curvature", "noise", "remedy", "ink"]
 Style = Literal["solid", "dashed", "dots", "open", "mean", "rug"]
 Side = Literal["left", "right"]
 Point = float | None

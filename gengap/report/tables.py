@@ -152,12 +152,13 @@ NORMALISED = {
     "batch": "statistics of batches",
     "recompute": "statistics of the training set",
 }
-RUN_COLUMNS = ("Batch", "Seed", "Outcome", *(name for _, name, _ in MEASURES), "Search", "Record")
+RUN_COLUMNS = ("Batch", "Remedy", "Seed", "Outcome", *(name for _, name, _ in MEASURES), "Search", "Record")
 
 
 def run_rows(document: Document) -> list[list[str]]:
     """Say every run: one row each, in the order of `RUN_COLUMNS`."""
-    return [run_row(document[role], run) for role in ARMS for run in document[role]["runs"]]
+    arms = [*(document[role] for role in ARMS), *document.get("remedies", [])]
+    return [run_row(arm, run) for arm in arms for run in arm["runs"]]
 
 
 def run_row(arm: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
@@ -166,6 +167,7 @@ def run_row(arm: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     found = run["sharpness"]
     return [
         numbers.whole(arm["batch_size"]),
+        arm["label"] if "to_large" in arm else "",
         str(run["seed"]),
         outcome,
         *(numbers.number(run[key], 4) for key, _, _ in MEASURES[:4]),
@@ -189,4 +191,5 @@ def search(found: Mapping[str, Any]) -> str:
 
 def failures(document: Document) -> Sequence[str]:
     """List what went wrong, with the arm in front."""
-    return [f"{document[role]['label']}, {text}" for role in ARMS for text in document[role]["failures"]]
+    arms = [*(document[role] for role in ARMS), *document.get("remedies", [])]
+    return [f"{arm['label']}, {text}" for arm in arms for text in arm["failures"]]

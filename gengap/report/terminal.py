@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gengap.report import tables
+from gengap.report import remedies, tables
 
 Document = Mapping[str, Any]
 COLOURS = {"small": "blue", "large": "dark_orange"}
@@ -25,6 +25,8 @@ def render(document: Document) -> RenderableType:
     """
     parts: list[RenderableType] = [Text(document["sentence"], style="bold"), Text(""), measures(document)]
     parts.append(Text(tables.context(document), style="dim"))
+    if document.get("remedies"):
+        parts += [Text(""), Text(remedies.sentence(document), style="bold"), side_by_side(document)]
     if document["claims"]:
         parts += [Text(""), claims(document)]
     parts += listed("What could not be concluded", document["unresolved"])
@@ -55,6 +57,18 @@ def measures(document: Document) -> Table:
         name = f"{row.name} ({row.unit})" if row.unit else row.name
         values = (with_note(row.small), with_note(row.large), row.difference.text, row.difference.note)
         table.add_row(Text(name), *values)
+    return table
+
+
+def side_by_side(document: Document) -> Table:
+    """Lay out the remedies."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for heading in remedies.COLUMNS:
+        table.add_column(heading, justify="right", overflow="fold")
+    for line in remedies.lines(document):
+        cells = [Text.assemble(cell.text, (f"\n{cell.note}" if cell.note else "", "dim")) for cell in line.cells]
+        table.add_row(Text(line.label, style=COLOURS.get(line.role, "magenta")), *cells)
     return table
 
 

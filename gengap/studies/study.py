@@ -120,6 +120,17 @@ class Claim(Record):
         return self
 
 
+class Variant(Record):
+    """Cells of the grid once more with some fields changed, for example with a remedy."""
+
+    name: str
+    text: str = Field(default="", description="what it does, a phrase")
+    where: dict[str, Any] = Field(
+        default_factory=dict, description="grid field -> value of the cells that are repeated"
+    )
+    recipe: dict[str, Any] = Field(min_length=1, description="fields that are changed")
+
+
 class Study(Record):
     """A grid of recipes on one problem, with measures and claims.
 
@@ -129,6 +140,7 @@ class Study(Record):
         problem: what is learnt.
         recipe: fields that every cell shares.
         grid: field -> values; one run per combination.
+        variant: cells that are run once more with some fields changed.
         measures: what is measured on every finished run.
         claim: what the runs decide.
         evaluations: how often loss and accuracy are measured while training.
@@ -142,7 +154,15 @@ class Study(Record):
     recipe: dict[str, Any]
     grid: dict[str, list[Any]]
     measures: Measures = Measures()
+    variant: tuple[Variant, ...] = ()
     claim: tuple[Claim, ...] = ()
+
+    @model_validator(mode="after")
+    def _variants(self) -> Self:
+        names = [variant.name for variant in self.variant]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants need different names; got {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
@@ -156,7 +176,7 @@ class Study(Record):
         return self
 
     def recipes(self) -> list[Recipe]:
-        """Give the recipe of every cell, in the order of the grid with the last field fastest.
+        """Give the recipe of every cell, in the order of the grid with the last field fastest, without the variants.
 
         Returns:
             Recipes, not yet resolved for a training set.
@@ -164,8 +184,27 @@ class Study(Record):
         Raises:
             BadInput: a recipe has a field that cannot be used.
         """
-        cells = itertools.product(*self.grid.values())
-        return [Recipe(**self.recipe, **dict(zip(self.grid, cell, strict=True))) for cell in cells]
+        return [Recipe(**self.recipe, **cell) for cell in self.cells()]
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Give the fields of every cell of the grid."""
+        return [dict(zip(self.grid, cell, strict=True)) for cell in itertools.product(*self.grid.values())]
+
+    def variants(self) -> list[tuple[str, Recipe]]:
+        """Give the recipes of the variants, each with the variant's name.
+
+        Returns:
+            Names and recipes, not yet resolved for a training set.
+
+        Raises:
+            BadInput: a recipe has a field that cannot be used.
+        """
+        return [
+            (variant.name, varied(self.recipe | cell | variant.recipe, variant.name))
+            for variant in self.variant
+            for cell in self.cells()
+            if all(cell.get(field) == value for field, value in variant.where.items())
+        ]
 
     def to_toml(self) -> str:
         """Write the study; fields that are absent keep their defaults."""
@@ -173,6 +212,14 @@ class Study(Record):
         if not self.problem.options:
             del content["problem"]["options"]
         return tomli_w.dumps(content)
+
+
+def varied(fields: dict[str, Any], name: str) -> Recipe:
+    """Make the recipe of a variant, and name it where it cannot be made."""
+    try:
+        return Recipe(**fields)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def read_study(path: Path) -> Study:
@@ -196,6 +243,7 @@ def read_study(path: Path) -> Study:
     try:
         study = Study(**fields)
         study.recipes()
+        study.variants()
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     return study

@@ -72,6 +72,7 @@ def run_study(
     todo = tasks(study, problem)
     store.add_problem(problem.fingerprint, facts(problem))
     store.remember("keys", [task.key for task in todo])
+    store.remember("variants", {task.key: task.variant for task in todo if task.variant})
     tally, done = Tally(), 0
 
     def numbered(event: Event) -> None:
@@ -231,6 +232,7 @@ def weights(run: Run) -> dict[str, dict[str, Any]]:
 
 def pairs(todo: list[Task], store: Store) -> list[tuple[str, str]]:
     """Pair the finished runs of the two batch sizes by seed, small first; nothing where there are not two sizes."""
+    todo = [task for task in todo if not task.variant]
     sizes = sorted({int(task.recipe.batch_size) for task in todo})
     if len(sizes) != 2:
         return []

@@ -28,10 +28,12 @@ class Task:
     Attributes:
         key: hash of problem and recipe: its name in the store.
         recipe: resolved for the problem's training set.
+        variant: name of the study's variant it belongs to; "" for a cell of the grid.
     """
 
     key: str
     recipe: Recipe
+    variant: str = ""
 
 
 def make_problem(spec: ProblemSpec, root: str | Path | None = None) -> Problem:
@@ -91,11 +93,18 @@ def tasks(study: Study, problem: Problem) -> list[Task]:
         BadInput: a recipe does not fit the problem, for example a batch larger than the training set.
     """
     samples = len(problem.samples("train"))
-    for recipe in study.recipes():
-        check_left_over(problem, recipe.resolved(samples))
-    recipes = sorted((recipe.resolved(samples) for recipe in study.recipes()), key=lambda recipe: recipe.seed)
-    found = {run_key(problem, recipe): recipe for recipe in recipes}
-    return [Task(key, recipe) for key, recipe in found.items()]
+    named = [("", recipe) for recipe in study.recipes()] + study.variants()
+    resolved = [(name, recipe.resolved(samples)) for name, recipe in named]
+    found: dict[str, Task] = {}
+    for name, recipe in sorted(resolved, key=lambda one: one[1].seed):
+        check_left_over(problem, recipe)
+        key = run_key(problem, recipe)
+        if key in found:
+            if name:
+                raise BadInput(f"{name} changes nothing: it is the same recipe as {found[key].variant or 'without it'}")
+            continue
+        found[key] = Task(key, recipe, name)
+    return list(found.values())
 
 
 def check_left_over(problem: Problem, recipe: Recipe) -> None:
@@ -143,6 +152,9 @@ def resolve_sizes(study: Study, problem: Problem) -> Study:
     fields = study.model_dump(mode="json")
     if "batch_size" in fields["grid"]:
         fields["grid"]["batch_size"] = [number(size) for size in fields["grid"]["batch_size"]]
+    for variant in fields["variant"]:
+        if "batch_size" in variant["where"]:
+            variant["where"]["batch_size"] = number(variant["where"]["batch_size"])
     for claim in fields["claim"]:
         if claim["compare"] and "batch_size" in claim["compare"]:
             claim["compare"]["batch_size"] = [number(size) for size in claim["compare"]["batch_size"]]

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
+from gengap.problem.trees import feed
+from gengap.training.exchange import Exchange
 from gengap.training.minibatch import Minibatch
 from gengap.training.objective import Objective
 from gengap.training.ranks import Ranks
+from gengap.training.running_statistics import RunningStatistics
 
 
 class Gradient:
@@ -34,7 +38,11 @@ class Gradient:
         self.chunks = 0
         if recipe.quirks and recipe.ghost_batch:
             self.chunks = max(1, int(recipe.batch_size) // recipe.ghost_batch)
-        self.at_once = not (dynamic or self.chunks or micro_batch or ranks.size > 1)
+        shared = ranks.size > 1
+        self.at_once = not (dynamic or self.chunks or micro_batch or shared)
+        self.in_step = shared and recipe.batch_norm != "rank"  # batch norm speaks to other processes in every pass
+        self.exchange = Exchange(self.weights, ranks, early=not self.in_step) if shared else None
+        self.statistics = RunningStatistics(model, ranks, span=span_of(recipe, ranks)) if shared else None
 
     def __call__(self, batch: Minibatch) -> Tensor:
         """Compute the gradient.
@@ -51,19 +59,36 @@ class Gradient:
             value.backward()
             self.clip()
             return value.detach()
-        value = torch.zeros((), device=batch.targets.device, dtype=torch.float64)
-        seen, first = 0, None
-        for piece, weight in self.pieces(batch):
-            part = self.objective(piece) * weight
+        if not batch.total:
+            return torch.zeros((), device=batch.targets.device)
+        pieces = list(self.pieces(batch))
+        return self._summed(pieces, last=pieces[-1][0] if pieces else None, total=batch.total)
+
+    def _summed(
+        self, pieces: Iterable[tuple[Minibatch, float]], *, last: Minibatch | None, total: int
+    ) -> Tensor:
+        """Add up the gradients of weighted pieces, here and on other processes; `last` may be sent while it is computed."""
+        value = torch.zeros((), device=self.weights[0].device, dtype=torch.float64)
+        first = None
+        if self.statistics:
+            self.statistics.begin()
+        for piece, weight in pieces:
+            if self.halves and first is None and piece.offset >= total // 2:
+                first = self._copy()
+            if self.exchange and piece is last:
+                self.exchange.expect()
+            part = self._value(piece) * weight
             part.backward()
             value += part.detach()
-            seen += len(piece)
-            if self.halves and first is None and seen >= batch.total // 2:
-                first, count = [None if p.grad is None else p.grad.clone() for p in self.weights], seen
-        self.ranks.add([value, *(p.grad for p in self.weights if p.grad is not None)])
-        if self.halves and first is not None:
-            self.halves.look(first, [p.grad for p in self.weights], count, batch.total)
-        self.clip()
+        if self.halves:
+            first = first or self._copy()
+            self.ranks.add(first)
+        if self.exchange:
+            value = self.exchange.finish(value)
+        if self.statistics:
+            self.statistics.finish()
+        if self.halves and first is not None and total > 1:
+            self.halves.look(first, [p.grad for p in self.weights], total // 2, total)
         return value
 
     def over(self, batches: Iterable[Minibatch]) -> Tensor:

@@ -17,6 +17,7 @@ from gengap.core.recipe.schedules import BatchDynamic
 from gengap.core.seeds import stream
 from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
+from gengap.optim.rmsprop_warmup import RmspropWarmup
 from gengap.problem.problem import Problem
 from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan
@@ -83,7 +84,7 @@ class Training:
         self.model = make_network(problem, recipe, device, start=start)
         self.augment = make_augment(recipe, self.train)
         self.initial = copies(self.model.named_parameters())
-        self.optimizer = build(recipe, self.model)
+        self.optimizer = build(recipe, self.model, per_epoch=self.plan.per_epoch)
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         self.scorers = [problem.loss_function("train"), problem.loss_function("test")]
         self.history: list[Point] = []
@@ -94,6 +95,7 @@ class Training:
         self.epoch_loss, self.best = 0.0, math.inf
         self.seconds = self.evaluation_seconds = 0.0
         self.lr = self._scheduled_lr()
+        set_lr(self.optimizer, self.lr)
         torch.manual_seed(stream(recipe.seed, "dropout"))
 
     def begin(self) -> None:
@@ -134,7 +136,9 @@ class Training:
         for batch in self._batches():
             if not constant:
                 self.lr = self._scheduled_lr()
-                set_lr(self.optimizer, self.lr)
+                set_lr(self.optimizer, self.lr, corrected=self.recipe.momentum_correction)
+            if isinstance(self.optimizer, RmspropWarmup):
+                self.optimizer.set_progress(self.samples / len(self.train))
             size = batch.total
             self.pending.append((self.update(batch), size))
             self.step += 1

@@ -59,18 +59,14 @@ def with_batch_norm(model: nn.Module, recipe: Recipe) -> nn.Module:
     ghost = None if recipe.quirks else recipe.ghost_batch  # their code cuts the batch outside the network
     if recipe.batch_norm == "rank" and ghost is None:
         return model
-    from gengap.nets.norms import convert_ghost_batch_norm
+    from gengap.nets.norm_conversion import convert_ghost_batch_norm, convert_span_batch_norm
 
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         field = "ghost_batch" if ghost else "batch_norm"
         raise BadInput(f"{field} is {getattr(recipe, field)}, but the network has no batch norm; leave it out")
     if ghost and recipe.batch_norm == "rank":
-        ghosts: nn.Module = convert_ghost_batch_norm(model, ghost)
-        return ghosts
-    from gengap.nets.span_batch_norm import convert_span_batch_norm
-
-    spanned: nn.Module = convert_span_batch_norm(model, span=recipe.batch_norm)
-    return spanned
+        return convert_ghost_batch_norm(model, ghost)
+    return convert_span_batch_norm(model, recipe.batch_norm, ghost_size=ghost)
 
 
 def make_augment(recipe: Recipe, train: Samples) -> Augment | None:

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
-from gengap.core.recipe.methods import MultiplicativeNoise
-from gengap.core.seeds import stream
+from gengap.core.recipe import methods as spec
+from gengap.objectives import objective as objectives
+from gengap.objectives.adversarial import Adversarial
+from gengap.objectives.label_smoothing import smooth
+from gengap.objectives.stability import Stability
+from gengap.optim.gradient_noise import MultiplicativeNoise, matched_sigma
 from gengap.problem.losses import Loss
 from gengap.problem.trees import feed, map_tensors
 from gengap.training.minibatch import Minibatch
@@ -48,8 +52,6 @@ def smoothed(loss: Loss, amount: float) -> Loss:
     """Give a loss with a share of each label spread over all classes."""
     if not amount:
         return loss
-    from gengap.objectives.label_smoothing import smooth
-
     if loss.name != "cross_entropy":
         raise BadInput(
             f"label_smoothing is {amount:g}, which needs the loss cross_entropy, not {loss.name}; leave it out"
@@ -58,41 +60,44 @@ def smoothed(loss: Loss, amount: float) -> Loss:
 
 
 def robust(model: nn.Module, loss: Loss, recipe: Recipe) -> Objective:
-    """Give the mean loss over a batch with noise in the weights of its samples or perturbed inputs, as a recipe asks."""
+    """Give the mean loss over a batch, with perturbed inputs or noise in the weights of its samples as a recipe asks."""
     noise = recipe.gradient_noise
+    if isinstance(noise, spec.MultiplicativeNoise):
+        return weighted(model, loss, recipe, noise)
+    made = of_inputs(recipe)
 
-    def plain(batch: Minibatch) -> Tensor:
-        return loss.mean(feed(model, batch.inputs), batch.targets)
+    def objective(batch: Minibatch) -> Tensor:
+        return made(model, loss.mean, batch.inputs, batch.targets, indices=batch.indices, epoch=batch.epoch)
 
-    def weighted(batch: Minibatch) -> Tensor:
+    return objective
+
+
+def of_inputs(recipe: Recipe) -> objectives.Objective:
+    """Give the objective on clean, adversarial or disturbed inputs."""
+    if recipe.adversarial:
+        return Adversarial(recipe.adversarial.epsilon, recipe.adversarial.share)
+    if recipe.stability:
+        how = recipe.stability
+        return Stability(how.sigma, how.weight, how.distance, seed=recipe.seed)
+    return objectives.plain
+
+
+def weighted(model: nn.Module, loss: Loss, recipe: Recipe, noise: spec.MultiplicativeNoise) -> Objective:
+    """Weight the loss of every sample by a factor around 1, the same whoever computes which part of the batch."""
+
+    def objective(batch: Minibatch) -> Tensor:
+        sigma = (
+            noise.sigma
+            if noise.sigma is not None
+            else matched_sigma(batch.total, min(noise.reference_batch or 1, batch.total))
+        )
+        factors = MultiplicativeNoise(sigma, seed=recipe.seed).weights(
+            batch.total, step=batch.step, dtype=torch.float64
+        )
         each = loss.losses(feed(model, batch.inputs), batch.targets)
-        return (each * sample_weights(recipe, batch).to(each)).mean()
+        return (each * factors[batch.offset : batch.offset + len(batch)].to(each)).mean()
 
-    if isinstance(noise, MultiplicativeNoise):
-        return weighted
-    return plain
-
-
-def sample_weights(recipe: Recipe, batch: Minibatch) -> Tensor:
-    """Draw z ~ N(1, sigma^2) for every sample of a batch.
-
-    Args:
-        recipe: its multiplicative gradient_noise and seed.
-        batch: says which update it is, and which part of the batch.
-
-    Returns:
-        Weights of shape (b,), float64: the same whoever computes which part.
-
-    Source:
-        Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, eq. 8: sigma^2 = B / B_small - 1 gives the gradient of a batch the
-        covariance of a small one.
-    """
-    noise = recipe.gradient_noise
-    assert isinstance(noise, MultiplicativeNoise)
-    sigma = noise.sigma or max(batch.total / (noise.reference_batch or 1) - 1, 0.0) ** 0.5
-    generator = torch.Generator().manual_seed(stream(recipe.seed, "noise", batch.step))
-    whole = torch.randn(batch.total, generator=generator, dtype=torch.float64)
-    return 1 + sigma * whole[batch.offset : batch.offset + len(batch)]
+    return objective
 
 
 def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

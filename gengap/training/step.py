@@ -4,12 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gengap.core.recipe import Recipe
-from gengap.core.seeds import stream
+from gengap.core.recipe import methods as spec
+from gengap.optim.gradient_noise import IsotropicNoise
+from gengap.optim.workers import Workers
 from gengap.problem.losses import Loss
 from gengap.training.dense import recognise
 from gengap.training.gradient import Gradient
@@ -52,13 +53,12 @@ def make_update(
         model.zero_grad()
         return value
 
-    after = langevin(update, model, optimizer, recipe)
-    return recognise(model, loss, optimizer, recipe, after) or after, gradient
+    return recognise(model, loss, optimizer, recipe, update) or update, gradient
 
 
 def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
     """Give the step of an optimizer: of those that ask for gradients themselves, and of those that are given one."""
-    workers = getattr(optimizer, "workers", 0)
+    workers = optimizer.count if isinstance(optimizer, Workers) else 0
     step: Any = optimizer.step  # those that ask for gradients take more than torch's stub says
     if workers:
 
@@ -69,7 +69,7 @@ def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
             return value
 
         return shared
-    if getattr(optimizer, "needs_closure", False) or isinstance(optimizer, torch.optim.LBFGS):
+    if getattr(optimizer, "needs_closure", False):
 
         def asked(batch: Minibatch) -> Tensor:
             value: Tensor = step(partial(gradient, batch))
@@ -77,28 +77,15 @@ def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
 
         return asked
 
+    recipe = gradient.recipe
+    temperature = recipe.gradient_noise.temperature if isinstance(recipe.gradient_noise, spec.IsotropicNoise) else 0.0
+    noise = IsotropicNoise(temperature, seed=recipe.seed)
+
     def given(batch: Minibatch) -> Tensor:
         value = gradient(batch)
+        if temperature:
+            noise.add_to_gradients(optimizer, step=batch.step)
         optimizer.step()
         return value
 
     return given
-
-
-def langevin(update: Update, model: nn.Module, optimizer: Optimizer, recipe: Recipe) -> Update:
-    """Add noise of variance 2 lr temperature to every weight after an update, where a recipe asks for it."""
-    noise = recipe.gradient_noise
-    if noise is None or noise.name != "isotropic":
-        return update
-    weights = [p for p in model.parameters() if p.requires_grad]
-
-    def noisy(batch: Minibatch) -> Tensor:
-        value = update(batch)
-        generator = torch.Generator().manual_seed(stream(recipe.seed, "noise", batch.step))
-        with torch.no_grad():
-            for p in weights:
-                width = (2 * optimizer.param_groups[0]["lr"] * noise.temperature) ** 0.5
-                p.add_(torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p), alpha=width)
-        return value
-
-    return noisy

@@ -80,7 +80,11 @@ REFUSED = [
     ({"nesterov": True}, ["nesterov needs a momentum"]),
     ({"betas": (0.8, 0.9)}, ["betas belong to adam, adamw and lamb, not to sgd"]),
     ({"optimizer": "rmsprop", "momentum": 0.5, "nesterov": True}, ["nesterov belongs to", "not to rmsprop"]),
-    ({"optimizer": "lbfgs", "weight_decay": 0.1}, ["lbfgs", "leave weight_decay out"]),
+    ({"momentum_correction": True}, ["momentum_correction", "that of sgd has not"]),
+    (
+        {"method": "sam", "gradient_noise": {"name": "isotropic", "temperature": 1e-6}},
+        ["isotropic noise", "sam takes several"],
+    ),
     ({"optimizer": "lbfgs", "method": "sam"}, ["lbfgs", "sam", "give one of them"]),
     ({"optimizer": "full-batch-gd", "clip_norm": 1.0}, ["full-batch-gd", "clip_norm"]),
     ({"optimizer": "kfac", "method": "sam"}, ["sam", "kfac"]),

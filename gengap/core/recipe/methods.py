@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gengap.core.recipe.record import Record
 
@@ -25,10 +25,10 @@ class Conservative(Record):
     """Each batch is minimised with a penalty on the distance moved, inexactly (Keskar et al. 2017, eq. 5)."""
 
     name: Literal["conservative"]
-    iterations: int = Field(default=3, ge=1)
+    iterations: int = Field(default=3, ge=1, description="of the inner solver on each batch")
     penalty: float = Field(default=1e-3, gt=0, description="lambda: of half the squared distance")
     inner: Literal["optimizer", "gd", "lbfgs"] = Field(
-        default="optimizer", description="what solves the sub-problem: the recipe's optimizer, which Keskar's is Adam"
+        default="optimizer", description="what solves the sub-problem; the recipe's optimizer, in the paper Adam"
     )
 
 
@@ -38,10 +38,10 @@ class EntropySgd(Record):
     name: Literal["entropy-sgd"]
     steps: int = Field(default=20, ge=1, description="Langevin steps in an update")
     scope: float = Field(default=1e-4, gt=0, description="gamma: stiffness of the neighbourhood")
-    scoping: float = Field(default=0.0, ge=0, description="growth of the scope in an update")
+    scoping: float = Field(default=1e-3, ge=0, description="growth of the scope in an update")
     inner_lr: float = Field(default=0.1, gt=0)
     noise: float = Field(default=1e-4, ge=0)
-    average: float = Field(default=0.75, ge=0, lt=1)
+    average: float = Field(default=0.75, gt=0, le=1, description="alpha: weight of the newest point in the mean")
 
 
 class Svrg(Record):
@@ -112,7 +112,8 @@ class Stability(Record):
 
 
 class Augmentation(Record):
-    """Random changes of images, fixed by (seed, epoch, sample)."""
+    """Random changes of images, fixed by (seed, epoch, sample); what else it may be given depends on the name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str
-    fill: str | float | None = None

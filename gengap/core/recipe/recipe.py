@@ -35,6 +35,7 @@ class Recipe(Record):
             weights themselves).
         decay_norms: whether weight_decay also holds biases and the weights of norm layers.
         trust: trust coefficient of LARS.
+        momentum_correction: rescale the velocity of LARS, which has lr inside, when lr changes (Goyal et al. 2017).
         lr_rule: {"name": "linear" or "sqrt", "reference_batch": 256}: lr is that of the reference batch, and what a batch of
             another size takes follows by the rule; old and new value are told.
         batch_size: samples per update: a number, or a share of the training set such as "10%" (rounded up).
@@ -80,6 +81,7 @@ class Recipe(Record):
     weight_decay: float = Field(default=0.0, ge=0)
     decay_norms: bool = True
     trust: float = Field(default=0.001, gt=0)
+    momentum_correction: bool = False
     lr_rule: LrRule | None = None
     batch_size: Annotated[int, Field(ge=1, strict=True)] | str
     batch_schedule: BatchSchedule | None = None

@@ -7,7 +7,6 @@ from gengap.core.recipe.schedules import ENDING
 WITH_MOMENTUM = {"sgd", "rmsprop", "lars", "kfac", "rmsprop-warmup"}
 WITH_NESTEROV = {"sgd", "lars"}
 WITH_BETAS = {"adam", "adamw", "lamb"}
-WITHOUT_DECAY = {"lbfgs", "full-batch-gd"}
 WHOLE_BATCH = {"lbfgs", "full-batch-gd"}  # search along a line, which needs the same loss at every point
 AVERAGING = {"elastic-averaging", "post-local-sgd"}
 
@@ -41,10 +40,12 @@ def check_optimizer(recipe: Any) -> None:
         raise ValueError("nesterov needs a momentum above 0")
     if name not in WITH_BETAS and recipe.betas != (0.9, 0.999):
         raise ValueError(f"betas belong to {words(WITH_BETAS)}, not to {name}; leave them out")
-    if name in WITHOUT_DECAY and recipe.weight_decay:
-        raise ValueError(f"{name} searches along the loss itself; leave weight_decay out")
     if name != "lars" and recipe.trust != 0.001:
         raise ValueError(f"trust belongs to lars, not to {name}; leave it out")
+    if name != "lars" and recipe.momentum_correction:
+        raise ValueError(
+            f"momentum_correction is for a velocity that has the learning rate inside, as that of lars; that of {name} has not"
+        )
 
 
 def check_batches(recipe: Any) -> None:
@@ -59,6 +60,11 @@ def check_batches(recipe: Any) -> None:
     if recipe.regime_adaptation and recipe.batch_schedule:
         raise ValueError("regime_adaptation and batch_schedule both decide the number of updates; give one of them")
     noise = recipe.gradient_noise
+    chosen = [name for name, given in (("adversarial", recipe.adversarial), ("stability", recipe.stability)) if given]
+    if noise and noise.name == "multiplicative":
+        chosen.append("multiplicative gradient_noise")
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} both change the loss of a batch; give one of them")
     if noise and noise.name == "multiplicative" and (noise.sigma is None) == (noise.reference_batch is None):
         raise ValueError("multiplicative gradient noise needs either sigma or the reference_batch to match")
 
@@ -72,6 +78,9 @@ def check_methods(recipe: Any) -> None:
         raise ValueError(f"the method {method.name} asks for gradients that kfac's curvature does not belong to")
     if name in WHOLE_BATCH and (recipe.gradient_noise or recipe.clip_norm):
         raise ValueError(f"{name} searches along the loss itself; leave gradient_noise and clip_norm out")
+    noise = recipe.gradient_noise
+    if method and noise and noise.name == "isotropic":
+        raise ValueError(f"isotropic noise goes with one gradient in an update, and {method.name} takes several")
     if recipe.quirks and name != "sgd":
         raise ValueError(f"the quirks of bigbatch are those of sgd, not of {name}")
 

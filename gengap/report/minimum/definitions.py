@@ -8,8 +8,8 @@ ARXIV = "https://arxiv.org/abs/"
 WORDS: Mapping[str, tuple[str, str, str]] = {
     "train": (
         "Loss, accuracy, gradient norm",
-        "Means over samples; the error says how far the mean over other samples of the same kind would be. The gradient is that "
-        "of the mean training loss.",
+        "Means over samples; the error says how far the mean over other samples of the same kind would be. The interval of a "
+        "loss is that of its logarithm, so that it stays above 0. The gradient is that of the mean training loss.",
         "",
     ),
     "distance": (
@@ -64,7 +64,8 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
     ),
     "trace": (
         "Trace of the Hessian",
-        "The sum of all curvatures: exact in the directions that stand out, sampled by random signs in the others.",
+        "The sum of all curvatures. Sampled by random signs: for every sample by itself where the network is piecewise linear in "
+        "each of its weight tensors, else only in the directions beside those that stand out, which are exact.",
         f"{ARXIV}2010.09649",
     ),
     "spectral_density": (

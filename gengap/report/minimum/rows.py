@@ -44,6 +44,7 @@ class Number:
         return asdict(self)
 
 
+HOW = {"gram": "from products of all gradients", "lanczos": "by Lanczos"}  # the top of a covariance is found
 Reader = Callable[[Record], Iterable[Number]]
 
 
@@ -73,14 +74,18 @@ def scaled(estimate: Estimate, factor: float) -> dict[str, Any]:
     return found
 
 
-def percent(estimate: Estimate) -> dict[str, Any]:
-    """Give a share in percent; what of its interval no share can be is cut off, which leaves its coverage as it was."""
-    found = scaled(sampled(estimate), 100)
-    ends = found["interval"]
-    if ends and None not in ends and (ends[0] < 0 or ends[1] > 100):
-        found["interval"] = [min(100.0, max(0.0, end)) for end in ends]
-        found["method"] = f"{found['method']}, within 0 and 100 %"
+def cut(estimate: Estimate, low: float, high: float, words: str) -> dict[str, Any]:
+    """Cut off what of an interval the number cannot be, which leaves the interval's coverage as it was."""
+    found, ends = dict(estimate), estimate["interval"]
+    if ends and None not in ends and (ends[0] < low or ends[1] > high):
+        found["interval"] = [min(high, max(low, end)) for end in ends]
+        found["method"] = f"{found['method']}, {words}"
     return found
+
+
+def percent(estimate: Estimate) -> dict[str, Any]:
+    """Give a share in percent."""
+    return cut(scaled(sampled(estimate), 100), 0.0, 100.0, "within 0 and 100 %")
 
 
 def performance(split: str) -> Callable[[Record], Iterator[Number]]:
@@ -246,17 +251,16 @@ def corners(record: Record) -> Iterator[Number]:
 
 def noise(record: Record) -> Iterator[Number]:
     """Read the noise scale with its parts."""
-    parts = (
-        ("trace_covariance", "Trace of the gradient covariance"),
-        ("squared_gradient_norm", "Squared gradient norm"),
-    )
     if record["simple"] is not None:
         yield Number("noise_scale", "Noise scale", "samples", sampled(record["simple"]), SAMPLED, record["method"])
     elif record["at_least"]:
         estimate = exact(record["at_least"]) | {"method": "low end of the 95 % interval"}
         yield Number("noise_scale_at_least", "Noise scale, at least", "samples", estimate, LOWER, record["method"])
-    for key, name in parts:
-        yield Number(key, name, "", sampled(record[key]), SAMPLED, "unbiased")
+    trace_of, slope = (sampled(record[key]) for key in ("trace_covariance", "squared_gradient_norm"))
+    trace_of = cut(trace_of, 0.0, math.inf, "not below 0")
+    yield Number("trace_covariance", "Trace of the gradient covariance", "", trace_of, SAMPLED, "unbiased")
+    note = "unbiased, so that it can be below 0 by chance"
+    yield Number("squared_gradient_norm", "Squared gradient norm", "", slope, SAMPLED, note)
 
 
 def curvature_noise(record: Record) -> Iterator[Number]:
@@ -270,12 +274,13 @@ def curvature_noise(record: Record) -> Iterator[Number]:
 
 def covariance(record: Record) -> Iterator[Number]:
     """Read the top eigenvalues of the gradient covariance."""
+    note = HOW.get(record["method"], "")
     for i, (value, error) in enumerate(zip(record["values"], record["residuals"], strict=True), 1):
         name = (
             f"Top eigenvalue {i} of the gradient covariance" if i > 1 else "Top eigenvalue of the gradient covariance"
         )
         estimate = within(value, value - error, value + error, "residual")
-        yield Number(f"covariance_eigenvalue_{i}", name, "", estimate, BOUNDED, record["method"] if i == 1 else "")
+        yield Number(f"covariance_eigenvalue_{i}", name, "", estimate, BOUNDED, note if i == 1 else "")
 
 
 def growth(record: Record) -> Iterator[Number]:

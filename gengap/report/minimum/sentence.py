@@ -7,6 +7,7 @@ from gengap.report.minimum.rows import Number, by_key
 from gengap.report.numbers import number, significant, tick, whole
 
 Measures = Sequence[Mapping[str, Any]]
+FULL = 2  # main numbers that make a sentence
 FEW_AGREE = 0.5  # of two searches for the highest point of the box
 SADDLE = 0.05  # downward curvature over the top curvature that is worth a remark
 FAR_FROM_FLAT = 0.1  # loss that one step at the largest stable learning rate would still take off, relative to 1 + loss
@@ -24,8 +25,11 @@ def answer(measures: Measures, facts: Mapping[str, Any]) -> str:
         One sentence with the numbers in it.
     """
     found = by_key(measures)
-    every = (climb(found), curvature(found), noise(found), place(found), scores(found), barrier(found))
-    said = [part for part in every if part] or [part for part in (surroundings(found),) if part]
+    main = [climb(found), curvature(found), noise(found), barrier(found)]
+    said = [part for part in main if part]
+    if len(said) < FULL:  # there is room for what otherwise is left to the table
+        said += [part for part in (place(found), scores(found)) if part]
+    said = said or [part for part in (surroundings(found),) if part]
     if not measures:
         return "Nothing could be measured of this checkpoint; the reasons are below."
     if not said:
@@ -82,20 +86,18 @@ def noise(found: Mapping[str, Number]) -> str:
 
 
 def place(found: Mapping[str, Number]) -> str:
-    """Say how far it is from the start; where there is more to say this is left to the table."""
+    """Say how far it is from the start."""
     one = found.get("distance")
-    if one is None or one.value is None or any(key.startswith(("sharpness_", "top_")) for key in found):
-        return ""
-    return f"distance from the start is {number(one.value)}"
+    return "" if one is None or one.value is None else f"distance from the start is {number(one.value)}"
 
 
 def scores(found: Mapping[str, Number]) -> str:
-    """Say loss and accuracy; where there is more to say this is left to the table."""
+    """Say loss and accuracy."""
     loss, right = found.get("test_loss"), found.get("test_accuracy")
-    if loss is None or any(key.startswith(("sharpness_", "top_", "noise_")) for key in found):
+    if loss is None:
         return ""
     accuracy = "" if right is None or right.value is None else f" with {right.value:.2f} % right"
-    return f"test loss is {number(loss.value)}{accuracy}"
+    return f"test loss is {significant(loss.value or 0.0)}{accuracy}"
 
 
 def barrier(found: Mapping[str, Number]) -> str:

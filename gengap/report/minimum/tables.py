@@ -94,6 +94,8 @@ def bounds(one: Number) -> str:
 def conditions(measure: Mapping[str, Any]) -> str:
     """Say under which conditions a measure was taken."""
     found = measure["conditions"]
+    if measure["group"] == "distance":  # of weights, whatever the samples
+        return str(found["dtype"])
     norm = "" if found["batch_norm"] == "none" else f"batch norm {found['batch_norm']}, "
     return f"{norm}{found['dtype']}, {numbers.whole(found['samples'])} samples"
 

@@ -1,0 +1,143 @@
+"""The remedies side by side: their table, their picture, and what they say in a sentence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gengap.report import numbers, tables
+from gengap.report.figures import by_seed, has
+from gengap.report.shapes import Axis, Figure, Role, Series, nothing, padded
+from gengap.report.tables import Cell
+
+Document = Mapping[str, Any]
+COLUMNS = ("Test accuracy", "More than large", "Train accuracy", "Sharpness", "Distance", "Updates", "Time of a run")
+NAME, TITLE = "remedies", "The remedies side by side"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One way of training: its name, what it does, and a cell for each of `COLUMNS`."""
+
+    label: str
+    text: str
+    role: Role
+    cells: tuple[Cell, ...]
+
+
+def arms(document: Document) -> list[tuple[Role, Mapping[str, Any]]]:
+    """Give every way of training: small batch, large batch, then the remedies in the order they were named."""
+    remedies = document.get("remedies") or []
+    return [("small", document["small"]), ("large", document["large"]), *(("remedy", one) for one in remedies)]
+
+
+def lines(document: Document) -> list[Line]:
+    """Say every way of training in one row.
+
+    Args:
+        document: the comparison.
+
+    Returns:
+        A row for each; nothing where there are no remedies.
+    """
+    if not document.get("remedies"):
+        return []
+    return [line(role, one, key_of(document)) for role, one in arms(document)]
+
+
+def key_of(document: Document) -> str:
+    """Choose what is compared: accuracy, or the loss where nothing counts right answers."""
+    return "test_accuracy" if has(document, "test_accuracy") else "test_loss"
+
+
+def line(role: Role, one: Mapping[str, Any], key: str) -> Line:
+    """Say one way of training."""
+    measured = [tables.cell(one, name) for name in (key, key.replace("test", "train"), "sharpness", "distance")]
+    seconds = tables.cell(one, "seconds")
+    updates = Cell(numbers.whole(one["steps"]) if one["steps"] is not None else numbers.MISSING)
+    gain = against(one, "to_large", key)
+    return Line(one["label"], one.get("text", ""), role, (measured[0], gain, *measured[1:], updates, seconds))
+
+
+def against(one: Mapping[str, Any], which: str, key: str) -> Cell:
+    """Say the paired difference of a remedy to the plain large or small batch."""
+    found = (one.get(which) or {}).get(key)
+    if found is None:
+        return Cell("")
+    estimate = found["estimate"]
+    return tables.paired(estimate, f"{numbers.difference(estimate)} {found['unit']}", numbers.interval(estimate))
+
+
+def sentence(document: Document) -> str:
+    """Say which remedy does most, how sure that is, and how it stands to the small batch.
+
+    Args:
+        document: the comparison.
+
+    Returns:
+        One sentence; "" where there are no remedies, or none was finished.
+    """
+    key = key_of(document)
+    sign = 1.0 if key == "test_accuracy" else -1.0
+    made = [
+        one
+        for one in document.get("remedies") or []
+        if one.get(key) and (one["to_large"].get(key) or {}).get("estimate")
+    ]
+    if not made:
+        return ""
+    best = max(made, key=lambda one: sign * one["to_large"][key]["estimate"]["value"])
+    gain, rest = best["to_large"][key]["estimate"], (best["to_small"].get(key) or {}).get("estimate")
+    count = f"Of {len(made)} remedies {best['label']} does most" if len(made) > 1 else f"The remedy {best['label']} is"
+    unit = best["to_large"][key]["unit"]
+    said = f"{count}: {signed(gain, unit)} to the large batch{sureness(gain)}"
+    return f"{said}, {signed(rest, unit)} to the small one{sureness(rest)}." if rest else f"{said}."
+
+
+def signed(estimate: Mapping[str, Any], unit: str) -> str:
+    """Write a difference with its unit."""
+    return f"{numbers.difference(estimate)} {unit}"
+
+
+def sureness(estimate: Mapping[str, Any]) -> str:
+    """Write the interval of a difference, or that one seed has none."""
+    interval = numbers.interval(estimate)
+    return f" (95 % interval {interval}, n = {estimate['n']})" if interval else " (one seed)"
+
+
+def figure(document: Document) -> Figure:
+    """Draw the test accuracy of every seed of every way of training, one line each, with means and their intervals.
+
+    Args:
+        document: the comparison.
+
+    Returns:
+        The figure; where there is nothing to draw it says why.
+    """
+    key = key_of(document)
+    title, unit = ("Test accuracy", "%") if key == "test_accuracy" else ("Test loss", "nats per sample")
+    shown = [(role, one) for role, one in arms(document) if by_seed(one, key)]
+    if len(shown) < 3:
+        return nothing(NAME, TITLE, "No run with a remedy was finished.")
+    places = {one["label"]: float(-i) for i, (_, one) in enumerate(shown)}
+    series = [made for role, one in shown for made in marks(role, one, key, places[one["label"]])]
+    values = [x for one in series for x in (*one.x, *(end for bar in one.intervals if bar for end in bar))]
+    limits = padded(values, ceiling=100.0 if unit == "%" else float("inf"))
+    names = tuple((y, label) for label, y in places.items())
+    left = Axis("", limits=(-len(shown) + 0.4, 0.7), names=names)
+    seeds = sorted({len(by_seed(one, key)) for _, one in shown})
+    counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    caption = f"One dot a seed, n = {counted}. Diamond: mean with its 95 % interval (Student t), not paired."
+    return Figure(NAME, TITLE, caption, Axis(title, unit, limits=limits), left, tuple(series))
+
+
+def marks(role: Role, one: Mapping[str, Any], key: str, place: float) -> list[Series]:
+    """Make the dots of one way of training, and the mean above them."""
+    found = by_seed(one, key)
+    notes = tuple(f"{one['label']}, seed {seed}: {numbers.number(value, 4)}" for seed, value in found.items())
+    dots = Series(one["label"], tuple(found.values()), (place - 0.14,) * len(found), role, "dots", notes=notes)
+    mean = one[key]
+    if mean is None or mean["n"] < 2:
+        return [dots]
+    note = (f"{one['label']}, mean: {numbers.number(mean['value'], 4)}",)
+    bars = (numbers.ends(mean),)
+    return [dots, Series(f"{one['label']}, mean", (mean["value"],), (place + 0.14,), role, "mean", "left", bars, note)]
