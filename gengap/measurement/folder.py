@@ -128,7 +128,8 @@ class Folder:
             return False
         if found.get("subject") != wanted["subject"]:
             raise BadInput(
-                f"{self.path} holds measures of another checkpoint, problem or start; choose another folder by --out"
+                f"{self.path} holds measures of another checkpoint, or with another problem, start (--initial), --second or "
+                f"--trajectory; repeat them, or choose another folder by --out"
             )
         asked = found.get("samples", wanted["samples"])
         if asked != wanted["samples"]:

@@ -286,5 +286,6 @@ ALL = {
     "interrupted": lambda: document(
         {"train": RECORDS["train"]}, interrupted="interrupted in 'Trace'; 1 of 2 are there"
     ),
+    "hessian_and_loss": lambda: only("train", "test", "top_eigenvalues", "distance"),
     "no_batch_norm": lambda: document(facts=FACTS | {"has_batch_norm": False}),
 }

@@ -54,9 +54,11 @@ SENTENCES = {
     "gaps": "This minimum's loss climbs by 0 % within the box of radius 10⁻³, its top curvature is 0.79, its noise "
     "scale is at least 900 samples, and its barrier to the second checkpoint is 0.31 nats.",
     "only_slices": "This minimum's training loss rises by 2.3 nats on a random plane through it.",
-    "some_weights": "Along 39 of 1,462,794 weights, this minimum's test loss is 0.0810 with 98.10 % right.",
+    "some_weights": "Along 39 of 1,462,794 weights, this minimum's test loss is 0.081 with 98.10 % right.",
     "no_density": "This minimum's top curvature is 0.79 (stable up to lr 2.5).",
-    "only_loss": "This minimum's test loss is 0.0810 with 98.10 % right.",
+    "hessian_and_loss": "This minimum's top curvature is 0.79 (stable up to lr 2.5), its distance from the start is "
+    "12.3, and its test loss is 0.081 with 98.10 % right.",
+    "only_loss": "This minimum's test loss is 0.081 with 98.10 % right.",
     "only_distance": "This minimum's distance from the start is 12.3.",
     "nothing": "Nothing could be measured of this checkpoint; the reasons are below.",
 }
@@ -96,6 +98,20 @@ def test_the_header_says_which_weights_were_measured():
     made = minimum_documents.ALL["some_weights"]()
     assert "39 of 1,462,794 weights (0.*, fc.bias), float32" in context(made)
     assert "1,462,794 weights, float32" in context(minimum_documents.document())
+
+
+def test_a_trace_of_a_covariance_is_not_below_zero():
+    found = number(minimum_documents.gaps(), "trace_covariance")["estimate"]
+    assert found["interval"] is None
+    record = minimum_documents.RECORDS["noise_scale"] | {"trace_covariance": minimum_documents.estimate(3.0, 80.0, 500)}
+    found = number(minimum_documents.document({"noise_scale": record}), "trace_covariance")["estimate"]
+    assert found["interval"] == [0.0, pytest.approx(3 + 160 / 500**0.5)]
+    assert found["method"].endswith("not below 0")
+
+
+def test_a_distance_names_no_samples(whole):
+    block = next(block for block in tables.blocks(whole) if block.title == "Distance")
+    assert block.conditions == "float32"
 
 
 def test_what_has_the_same_reason_stands_together():
