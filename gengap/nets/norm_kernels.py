@@ -121,8 +121,8 @@ class Rows:
         )
 
     def _spread(self, values: Tensor) -> Tensor:
-        """Repeat (k, C) for every row."""
-        return values.unsqueeze(1).expand(self._parts).reshape(-1)
+        """Repeat (k, C) for every row; the kernels read memory without a look at strides."""
+        return values.unsqueeze(1).expand(self._parts).reshape(-1).contiguous()
 
     def _in_rows(self, t: Tensor) -> Tensor:
         return t.reshape(1, t.shape[0] * t.shape[1], -1)
@@ -134,7 +134,7 @@ class Columns:
     def __init__(self, x: Tensor, count: int) -> None:
         self._x = x
         self._shape = (count, x.shape[0] // count * math.prod(x.shape[2:]), x.shape[1])
-        self._columns = self._in_columns(x)
+        self._columns = self._in_columns(x).contiguous()
         self._dtype = accumulator(x)
         self._left_behind: Tensor | None = None
 

@@ -16,6 +16,7 @@ SUBJECTS = (
     "sharpness",
     "noise",
     "monitor",
+    "ghost_batch_norm",
     "augmentation",
     "startup",
 )
