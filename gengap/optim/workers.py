@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gengap.core.errors import BadInput
 from gengap.optim.mixing import MixingRule
@@ -126,7 +127,9 @@ class Worker(Wrapper):
         As `Workers`.
     """
 
-    def __init__(self, params: Params, base: Base, *, rule: MixingRule, mean: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, params: Params, base: Base | Optimizer, *, rule: MixingRule, mean: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__(params, [base], method=f"Worker({rule})", options={})
         self.rule, self.mean = rule, mean
 
