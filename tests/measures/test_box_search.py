@@ -1,12 +1,14 @@
-# Oracles: formulas of the box and of single ascent steps worked out by hand, and linear functions, whose highest point
-# in a box is the corner along their slope.
+# Oracles: formulas of the box and of single ascent steps worked out by hand; linear functions, whose highest point in a box
+# is the corner along their slope; convex quadratics of few weights, all of whose corners are counted through.
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from gengap.core.events import silent
 from gengap.measures.protocols import Plain
-from gengap.measures.sharpness.box_search import Box, Negative, Trail, quasi_newton, sign_ascent, tie_broken
+from gengap.measures.sharpness.box_search import Box, Negative, Trail, quasi_newton, search_box, sign_ascent, tie_broken
 from gengap.measures.sharpness.surface import Surface
 from gengap.measures.trees import fill, flatten
 
@@ -47,7 +49,7 @@ def test_ascent_steps_by_half_the_box_and_stops_in_the_corner():
         return w @ torch.tensor([1.0, -2.0, 4.0], dtype=w.dtype)
 
     on, box = surface(slope), Box.around(ZERO, 0.1)
-    found = sign_ascent(Trail(on, box, "a"), box, on.at(ZERO), np.random.default_rng(0), steps=10)
+    found = sign_ascent(Trail(on, box, "a"), box, ZERO, on.at(ZERO), np.random.default_rng(0), steps=10)
     assert seen == [[0, 0, 0], [0.05, -0.05, 0.05], [0.1, -0.1, 0.1]]
     assert (found.iterations, found.evaluations, found.share_at_bound) == (2, 2, 1.0)
     assert found.peak == pytest.approx(0.7, rel=1e-15)
@@ -55,7 +57,7 @@ def test_ascent_steps_by_half_the_box_and_stops_in_the_corner():
 
 def test_ascent_steps_back_from_a_cliff():
     on, box = surface(lambda w: torch.where(w.sum() > 0.2, torch.nan, w.sum())), Box.around(ZERO, 0.1)
-    found = sign_ascent(Trail(on, box, "a"), box, on.at(ZERO), np.random.default_rng(0), steps=10)
+    found = sign_ascent(Trail(on, box, "a"), box, ZERO, on.at(ZERO), np.random.default_rng(0), steps=10)
     assert on.nonfinite > 0
     assert 0.18 < found.peak <= 0.2
 
@@ -111,9 +113,63 @@ def test_iterations_are_bounded_and_all_points_lie_in_the_box():
     on, box = surface(wavy), Box.around(np.array([0.4, -0.3, 0.0]), 0.5)
     first = on.at(box.centre)
     found = quasi_newton(Trail(on, box, "q"), box, box.centre, first, scale=1.0, iterations=3)
-    sign_ascent(Trail(on, box, "a"), box, first, np.random.default_rng(0), steps=4)
+    sign_ascent(Trail(on, box, "a"), box, box.centre, first, np.random.default_rng(0), steps=4)
     assert found.iterations <= 3
     assert all(np.all((box.lower <= x) & (x <= box.upper)) for x in seen)
+
+
+def quadratic(size, slope, seed):
+    """A convex quadratic with curvatures over three decades at a random angle, and its box of uneven widths."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    curved = turn * 10.0 ** rng.uniform(-3, 0, size) @ turn.T
+    tilted, half = slope * rng.normal(size=size), 0.1 * (1 + rng.exponential(size=size))
+    matrix, along = torch.from_numpy(curved), torch.from_numpy(tilted)
+    on = surface(lambda w: 0.5 * w @ matrix @ w + along @ w, size)
+    return on, Box.within(np.zeros(size), half), lambda z: 0.5 * z @ curved @ z + tilted @ z
+
+
+@pytest.mark.parametrize("slope", [0.0, 1e-3, 3e-2], ids=["at a minimum", "near one", "on a slope"])
+def test_the_highest_corner_of_few_weights_is_found(slope):
+    """The maximum of a convex function is in a corner. Searches that follow the slope alone miss it by up to three quarters."""
+    missed = []
+    for seed in range(45):
+        size = 2 + seed % 9
+        on, box, climb = quadratic(size, slope, seed)
+        highest = max(climb(box.upper * signs) for signs in itertools.product((-1, 1), repeat=size))
+        found = search_box(on, box, on.at(box.centre), "robust", iterations=10, seed=seed)
+        by_name = {one.name: one for one in found}
+        assert by_name["curvature"].peak == pytest.approx(highest, rel=1e-9)
+        assert by_name["curvature"].evaluations <= size + 3
+        missed.append(1 - max(one.peak for one in found if one.name != "curvature") / highest)
+    assert max(missed) > 0.3  # what it is for
+
+
+def test_many_weights_begin_where_the_curvature_is_largest():
+    """One eigenvalue stands out, and its vector's corner is the highest; without a slope to follow the others miss it."""
+    size, rng = 200, np.random.default_rng(0)
+    vector = rng.normal(size=size)
+    line = torch.from_numpy(vector)
+    on, box = surface(lambda w: (line @ w).square() + 1e-3 * w.square().sum(), size), Box.around(np.zeros(size), 0.1)
+    found = search_box(on, box, on.at(box.centre), "robust", iterations=10, seed=0)
+    one = next(f for f in found if f.name == "curvature")
+    assert one.peak == pytest.approx((0.1 * np.abs(vector).sum()) ** 2 + 1e-3 * size * 0.01, rel=1e-12)
+    assert one.evaluations <= 12
+
+
+def test_large_boxes_follow_the_slope_alone():
+    on, box = surface(lambda w: w.square().sum() + w.sum(), 1001), Box.around(np.zeros(1001), 0.1)
+    found = search_box(on, box, on.at(box.centre), "robust", iterations=2, seed=0)
+    assert [f.name for f in found] == ["point", "corner", "sign ascent"]
+
+
+def test_the_curvature_is_left_alone_where_the_loss_is_not_finite_on_the_way():
+    for size in (3, 40):
+        on = surface(lambda w: torch.where(w.abs().max() > 0.09, torch.inf, w.sum()), size)
+        box = Box.around(np.zeros(size), 0.1)
+        found = search_box(on, box, on.at(box.centre), "robust", iterations=3, seed=0)
+        one = next(f for f in found if f.name == "curvature")
+        assert (one.peak, one.iterations, one.evaluations) == (0.0, 0, 1)
 
 
 def test_a_scale_exists_only_where_the_loss_can_be_divided_by_it():

@@ -124,7 +124,7 @@ def test_a_saturated_network_is_not_called_flat(scale, largest):
     assert paper.percent < 1e-2
     assert robust.percent > 100
     assert robust.dtype == "float32"
-    assert min(s.percent for s in robust.starts) > 100
+    assert min(s.percent for s in robust.starts) > 90
 
 
 def test_the_best_is_kept_over_all_points_and_not_only_the_last():
@@ -172,8 +172,8 @@ def test_an_infinite_corner_is_skipped():
 
 def test_agreement_is_zero_where_only_one_search_stayed_finite():
     w = torch.zeros(2, dtype=torch.float64)
-    found = sharpness(lambda p: torch.where(p.abs().min() > 0.09, torch.inf, 1 + p.square().sum()), w, radius=0.1)
-    assert [s.name for s in found.starts] == ["random corner", "sign ascent"]
+    found = sharpness(lambda p: torch.where(p.abs().max() > 0.09, torch.inf, 1 + p.square().sum()), w, radius=0.1)
+    assert [s.name for s in found.starts] == ["random corner", "sign ascent", "curvature"]
     assert found.percent > 0
     assert found.agreement == 0
 
@@ -222,9 +222,9 @@ def test_leaves_tensors_gradients_and_random_state_alone():
 
 def test_the_seed_decides_the_result():
     rng = torch.Generator().manual_seed(3)
-    root = torch.randn(9, 9, dtype=torch.float64, generator=rng)
+    root = torch.randn(40, 40, dtype=torch.float64, generator=rng)
     found = [
-        sharpness(lambda p: (root @ p).square().sum(), torch.zeros(9, dtype=torch.float64), seed=s, iterations=1)
+        sharpness(lambda p: (root @ p).square().sum(), torch.zeros(40, dtype=torch.float64), seed=s, iterations=1)
         for s in (0, 0, 1, 2)
     ]
     assert found[0].percent == found[1].percent

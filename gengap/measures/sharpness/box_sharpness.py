@@ -37,7 +37,8 @@ class Sharpness(Record):
         starts: every search made, in order.
         evaluations: loss-and-gradient evaluations in all; the two plain evaluations of the check are not counted.
         share_at_bound: share of coordinates on a face of the box at the peak, 0 to 1.
-        agreement: second best percent over the best, 0 to 1; None for a single search, and where nothing climbed.
+        agreement: second best percent over the best, 0 to 1; None for a single search, and where nothing climbed. Searches
+            that follow the same slope may agree on the same wrong corner: it speaks for the search, and proves nothing.
         nonfinite: evaluations whose loss or gradient was not finite; where there are some, the true maximum is
             infinite or unknown.
         conditions: on what it was measured, and what it cost. Batch-norm statistics change the value by a factor up to 100.
@@ -209,8 +210,9 @@ def sharpness(  # noqa: PLR0913 - what is measured, how, and the arguments of ev
 
     - "robust" divides the loss by its largest gradient entry at the point, and runs L-BFGS-B from the point and from
       the corner along the signs of the gradient, then sign ascent as a check. Entries whose gradient is zero get random
-      signs; where no entry can be divided by, only the corner is left as a start. Usually about 32
-      evaluations, up to 60 where a line search fails for want of digits.
+      signs; where no entry can be divided by, only the corner is left as a start. Up to 1,000 weights another climb begins
+      in the corner that the curvature at the point asks for. Usually about 32 evaluations (up to 15 more with few
+      weights), up to 60 where a line search fails for want of digits.
     - "paper" runs L-BFGS-B from the point on the loss as it is, both tolerances open. Near a converged minimum it
       hardly moves: its value tells how far training had converged as much as how sharp the minimum is. Usually 11 to 23
       evaluations.

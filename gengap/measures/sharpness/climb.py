@@ -13,7 +13,8 @@ class Start:
     """What one of the searches found.
 
     Attributes:
-        name: "point", "corner", "random corner" (L-BFGS-B from there) or "sign ascent".
+        name: "point", "corner", "random corner" (L-BFGS-B from there), "sign ascent" or "curvature" (from the corner along
+            the largest curvature).
         percent: the climb it found, 100 * (peak - base) / (1 + base); negative where it never met the base again, nan
             where it met no finite loss.
         iterations: iterations of the optimiser, or ascent steps.

@@ -141,7 +141,7 @@ def subspace_sharpness(  # noqa: PLR0913 - what is measured, how, and the argume
     same radius; with unit columns the box is too small to matter for a large network.
 
     The searches are those of `gengap.sharpness`, in p coordinates; the gradient by z is A^T times the one by the
-    weights. Costs about 32 evaluations for each subspace with "robust", 11 to 23 with "paper".
+    weights. Costs up to 47 evaluations for each subspace with "robust", 11 to 23 with "paper".
 
     Args:
         loss: maps the weights, a dict from name to tensor, to a scalar tensor in nats per sample; deterministic, and
