@@ -1,6 +1,8 @@
 """The batches of an epoch, each the share of one process, augmented."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,20 +46,56 @@ def rest_of_epoch(
     """
     sizes = list(epoch_sizes(recipe, epoch, training=len(train), position=position, current=current))
     order = permutation(recipe.seed, epoch, len(train))[position : position + sum(sizes)]
-    parts = [ranks.share(size) for size in sizes]
-    lengths = [stop - start for start, stop in parts]
-    mine = (
-        order
-        if ranks.size == 1
-        else torch.cat([rows[start:stop] for rows, (start, stop) in zip(order.split(sizes), parts, strict=True)])
-    )
     if not sizes:
         return
-    columns = zip(train.cut(mine, lengths), mine.split(lengths), sizes, parts, strict=True)
-    for i, ((inputs, targets), indices, total, (offset, _)) in enumerate(columns):
+    parts = [shares(recipe, ranks, size) for size in sizes]
+    mine, read = order, sizes
+    if ranks.size > 1:
+        # Where there is nothing for this process it reads one sample and drops it: no data set gives a batch of none.
+        rows = [chosen(batch, part) for batch, part in zip(order.split(sizes), parts, strict=True)]
+        rows = [found if len(found) else batch[:1] for found, batch in zip(rows, order.split(sizes), strict=True)]
+        mine, read = torch.cat(rows), [len(found) for found in rows]
+    columns = zip(train.cut(mine, read), mine.split(read), sizes, parts, strict=True)
+    for i, ((inputs, targets), indices, total, part) in enumerate(columns):
         if augment is not None:
             inputs = augment(inputs, indices, epoch)
-        yield Minibatch(inputs, targets, indices, epoch, step + i, total, offset)
+        batch = Minibatch(inputs, targets, indices, epoch, step + i, total, part[0][0])
+        yield batch if any(stop > start for start, stop in part) else batch.of_none()
+
+
+def shares(recipe: Recipe, ranks: Ranks, total: int) -> list[tuple[int, int]]:
+    """Give the parts of a batch that are this process's: one, or with several workers one of each worker's.
+
+    Args:
+        recipe: with its batch as a number.
+        ranks: the processes.
+        total: samples in the batch.
+
+    Returns:
+        Start and stop of each.
+    """
+    workers = getattr(recipe.method, "workers", 1)
+    bounds = [total * k // workers for k in range(workers + 1)]
+    found = []
+    for low, high in pairwise(bounds):
+        start, stop = ranks.share(high - low, kept_together(recipe, high - low))
+        found.append((low + start, low + stop))
+    return found
+
+
+def kept_together(recipe: Recipe, total: int) -> int:
+    """Give the number of samples that a process gets all of or none: those that batch norm takes for one batch."""
+    if not recipe.ghost_batch or recipe.batch_norm != "rank":
+        return 1
+    if recipe.quirks:
+        return max(1, math.ceil(total / max(1, int(recipe.batch_size) // recipe.ghost_batch)))
+    piece = recipe.micro_batch
+    return piece if isinstance(piece, int) and piece % recipe.ghost_batch else recipe.ghost_batch
+
+
+def chosen(rows: Tensor, parts: Sequence[tuple[int, int]]) -> Tensor:
+    """Take parts of a batch."""
+    return torch.cat([rows[start:stop] for start, stop in parts])
 
 
 def whole_set(
@@ -75,9 +113,14 @@ def whole_set(
     Yields:
         Parts whose `total` is the size of the training set.
     """
-    start, stop = ranks.share(len(train))
-    mine = torch.arange(start, stop)
     size = recipe.micro_batch if isinstance(recipe.micro_batch, int) else max(500, int(recipe.batch_size))
+    start, stop = ranks.share(len(train), size)
+    mine = torch.arange(start, stop) if stop > start else torch.arange(1)
+    passes = math.ceil(math.ceil(len(train) / size) / ranks.size)  # as many on every process
     for (inputs, targets), indices in zip(train.batches(size, mine), mine.split(size), strict=True):
         changed = inputs if augment is None else augment(inputs, indices, epoch)
-        yield Minibatch(changed, targets, indices, epoch, 0, len(train), int(indices[0]))
+        batch = Minibatch(changed, targets, indices, epoch, 0, len(train), int(indices[0]))
+        passes -= 1
+        yield batch if stop > start else batch.of_none()
+    for _ in range(passes if recipe.batch_norm != "rank" else 0):
+        yield batch.of_none()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gengap.core.errors import BadInput, DamagedFile
 from gengap.core.files import whole_file
+from gengap.training.ranks import ALONE, Ranks
 
 FORMAT = "gengap.checkpoint/1"
 
@@ -109,16 +110,25 @@ def unpack_optimizer(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> dic
     return {"state": state, "param_groups": numbers["param_groups"]}
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Read the generators that dropout draws from."""
-    state = {"random/cpu": torch.get_rng_state()}
+def random_state(device: torch.device, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """Read the generators that dropout draws from, those of every process."""
+    own = {"random/cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        state["random/cuda"] = torch.cuda.get_rng_state(device)
-    return state
+        own["random/cuda"] = torch.cuda.get_rng_state(device)
+    return {of_rank(name, rank): state for name in own for rank, state in enumerate(ranks.gather(own[name]))}
 
 
-def restore_random_state(tensors: dict[str, Tensor], device: torch.device) -> None:
-    """Set the generators back."""
-    torch.set_rng_state(tensors["random/cpu"])
-    if device.type == "cuda" and "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+def restore_random_state(tensors: dict[str, Tensor], device: torch.device, ranks: Ranks = ALONE) -> bool:
+    """Set the generators back; tell whether this process was there when they were read."""
+    here = [of_rank(name, ranks.rank) for name in ("random/cpu", "random/cuda")]
+    if here[0] not in tensors:
+        return False
+    torch.set_rng_state(tensors[here[0]])
+    if device.type == "cuda" and here[1] in tensors:
+        torch.cuda.set_rng_state(tensors[here[1]], device)
+    return True
+
+
+def of_rank(name: str, rank: int) -> str:
+    """Name the state of one process."""
+    return f"{name}/{rank}" if rank else name

@@ -5,38 +5,47 @@ backward pass, from every process: a process without samples, an objective with 
 several gradients in a step and the gradient of half a batch are all outside of what it promises.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gengap.training.ranks import BUCKET, Ranks, buckets, joined
+from gengap.training.running_statistics import RunningStatistics
 
 
 class Exchange:
     """Sums gradients over processes in buckets, in the reverse order of the weights, which is about that of their gradients.
 
+    Running statistics of batch norm are put together at the same time.
+
     Cost: one copy of the gradient.
 
     Args:
-        weights: those that are trained, the same on all processes.
+        model: the same on all processes.
         ranks: the processes.
+        span: processes that share the statistics of batch norm.
         early: whether to send a bucket when it is full, and not only at the end; the processes must make the same passes.
         most: bytes of a bucket.
     """
 
     def __init__(
-        self, weights: Sequence[nn.Parameter], ranks: Ranks, *, early: bool = True, most: int = BUCKET
+        self, model: nn.Module, ranks: Ranks, *, span: int = 1, early: bool = True, most: int = BUCKET
     ) -> None:
         self._ranks, self._early = ranks, early
-        self._weights = list(reversed(weights))
+        self._weights = [p for p in reversed(list(model.parameters())) if p.requires_grad]
+        self._statistics = RunningStatistics(model, ranks, span=span)
         self._buckets: list[list[Tensor]] = buckets(self._weights, most)
         self._sent: list[tuple[Tensor, Callable[[], None]]] = []
         self._left: list[int] | None = None  # gradients that a bucket waits for; None: not the last backward pass yet
         for i, bucket in enumerate(self._buckets) if early else ():
             for weight in bucket:
                 weight.register_post_accumulate_grad_hook(partial(self._ready, i))
+
+    def begin(self) -> None:
+        """Begin a gradient."""
+        self._statistics.begin()
 
     def expect(self) -> None:
         """Learn that the next backward pass is the last of this gradient."""
@@ -65,6 +74,7 @@ class Exchange:
             wait()
             totals += flat.split([weight.numel() for weight in bucket])
         self._sent.clear()
+        self._statistics.finish()
         for weight, total, wanted in zip(self._weights, totals, anywhere, strict=True):
             if weight.grad is not None:
                 weight.grad.copy_(total.view_as(weight))

@@ -1,19 +1,16 @@
 """The gradient of a batch: whole or accumulated from pieces, summed over processes, clipped."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
-from gengap.problem.trees import feed
 from gengap.training.exchange import Exchange
 from gengap.training.minibatch import Minibatch
 from gengap.training.objective import Objective
 from gengap.training.ranks import Ranks
-from gengap.training.running_statistics import RunningStatistics
 
 
 class Gradient:
@@ -41,8 +38,8 @@ class Gradient:
         shared = ranks.size > 1
         self.at_once = not (dynamic or self.chunks or micro_batch or shared)
         self.in_step = shared and recipe.batch_norm != "rank"  # batch norm speaks to other processes in every pass
-        self.exchange = Exchange(self.weights, ranks, early=not self.in_step) if shared else None
-        self.statistics = RunningStatistics(model, ranks, span=span_of(recipe, ranks)) if shared else None
+        span = span_of(recipe, ranks)
+        self.exchange = Exchange(model, ranks, span=span, early=not self.in_step) if shared else None
 
     def __call__(self, batch: Minibatch) -> Tensor:
         """Compute the gradient.
@@ -64,32 +61,37 @@ class Gradient:
         pieces = list(self.pieces(batch))
         return self._summed(pieces, last=pieces[-1][0] if pieces else None, total=batch.total)
 
-    def _summed(
-        self, pieces: Iterable[tuple[Minibatch, float]], *, last: Minibatch | None, total: int
-    ) -> Tensor:
+    def _summed(self, pieces: Iterable[tuple[Minibatch, float]], *, last: Minibatch | None, total: int) -> Tensor:
         """Add up the gradients of weighted pieces, here and on other processes; `last` may be sent while it is computed."""
         value = torch.zeros((), device=self.weights[0].device, dtype=torch.float64)
-        first = None
-        if self.statistics:
-            self.statistics.begin()
+        halves, first = self.halves if total > 1 else None, list[Tensor]()
+        if self.exchange:
+            self.exchange.begin()
         for piece, weight in pieces:
-            if self.halves and first is None and piece.offset >= total // 2:
-                first = self._copy()
+            if halves and not first and piece.offset >= total // 2:
+                first = self._copied()
             if self.exchange and piece is last:
                 self.exchange.expect()
-            part = self._value(piece) * weight
+            part = self.objective(piece) * weight
             part.backward()
             value += part.detach()
-        if self.halves:
-            first = first or self._copy()
+        if halves:
+            first = first or self._copied()
             self.ranks.add(first)
         if self.exchange:
             value = self.exchange.finish(value)
-        if self.statistics:
-            self.statistics.finish()
-        if self.halves and first is not None and total > 1:
-            self.halves.look(first, [p.grad for p in self.weights], total // 2, total)
+        if halves:
+            halves.look(first, [p.grad for p in self.weights], total // 2, total)
         return value
+
+    def _copied(self) -> list[Tensor]:
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.weights]
+
+    def limit_pieces(self, size: int | None) -> None:
+        """Let no more than so many samples go through the network at once; None leaves it as it is."""
+        if size is not None:
+            self.micro_batch = size if self.micro_batch is None else min(size, self.micro_batch)
+            self.at_once = False
 
     def over(self, batches: Iterable[Minibatch]) -> Tensor:
         """Compute the gradient of the mean loss over many batches, the share of this process of each; nothing is clipped.
@@ -101,13 +103,7 @@ class Gradient:
             The mean loss, detached.
         """
         self.model.zero_grad()
-        value = torch.zeros((), device=self.weights[0].device, dtype=torch.float64)
-        for batch in batches:
-            part = self.objective(batch) * batch.share
-            part.backward()
-            value += part.detach()
-        self.ranks.add([value, *(p.grad for p in self.weights if p.grad is not None)])
-        return value
+        return self._summed(((batch, batch.share) for batch in batches), last=None, total=0)
 
     def clip(self) -> None:
         """Cut a longer gradient to the recipe's length."""
@@ -117,18 +113,28 @@ class Gradient:
     def pieces(self, batch: Minibatch) -> Iterator[tuple[Minibatch, float]]:
         """Cut a batch into what goes through the network at once, each with its weight in the mean."""
         if self.chunks:
-            size = math.ceil(len(batch) / self.chunks)
-            number = math.ceil(len(batch) / size)
-            for piece in batch.pieces(size):
+            size = math.ceil(batch.total / self.chunks)
+            number = math.ceil(batch.total / size)
+            for piece in batch.pieces(size) if len(batch) else ():
                 yield piece, 1 / number
             return
-        for part in batch.pieces(self.cut(len(batch), self.micro_batch or len(batch))):
+        for part in batch.pieces(self.cut(batch)):
             yield part, part.share
 
-    def cut(self, length: int, size: int) -> list[int]:
-        """Give the sizes of pieces; halves end where a piece ends."""
-        parts = [length // 2, length - length // 2] if self.halves and length > 1 else [length]
-        return [min(size, part - done) for part in parts for done in range(0, part, size)]
+    def cut(self, batch: Minibatch) -> list[int]:
+        """Give the sizes of pieces: halves end where a piece ends, and processes that go in step make as many passes."""
+        length, size = len(batch), self.micro_batch or batch.total
+        middle = min(max(batch.total // 2 - batch.offset, 0), length) if self.halves and batch.total > 1 else length
+        parts = [min(size, part - done) for part in (middle, length - middle) for done in range(0, part, size)]
+        if self.in_step:
+            longest = math.ceil(batch.total / self.ranks.size)
+            parts += [0] * (math.ceil(longest / size) + bool(self.halves) - len(parts))
+        return parts
+
+
+def span_of(recipe: Recipe, ranks: Ranks) -> int:
+    """Give the number of processes that share the statistics of batch norm."""
+    return {"rank": 1, "all": ranks.size}.get(str(recipe.batch_norm)) or int(recipe.batch_norm)
 
 
 class Halves:
@@ -137,7 +143,7 @@ class Halves:
     def __init__(self) -> None:
         self.trace = self.squared_norm = 0.0
 
-    def look(self, first: list[Tensor | None], whole: list[Tensor | None], count: int, total: int) -> None:
+    def look(self, first: Sequence[Tensor], whole: Sequence[Tensor | None], count: int, total: int) -> None:
         """Add one batch (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1, with the halves as small batches).
 
         Args:
@@ -148,7 +154,7 @@ class Halves:
         """
         small, big = 0.0, 0.0
         for a, g in zip(first, whole, strict=True):
-            if a is None or g is None:
+            if g is None:
                 continue
             a, g = a.double(), g.double()
             big += float(g.square().sum())

@@ -14,7 +14,6 @@ from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Message, Progress
 from gengap.core.recipe import Recipe
 from gengap.core.recipe.schedules import BatchDynamic
-from gengap.core.seeds import stream
 from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
 from gengap.optim.rmsprop_warmup import RmspropWarmup
@@ -24,15 +23,19 @@ from gengap.schedules.budget import evaluation_steps, plan
 from gengap.schedules.lr import is_constant, learning_rate, told
 from gengap.training.batches import rest_of_epoch, whole_set
 from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
+from gengap.training.evaluation import Evaluation
 from gengap.training.interrupt import StopRequest
+from gengap.training.micro_batch import fitting_piece
 from gengap.training.minibatch import Minibatch
 from gengap.training.network import make_augment, make_network
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
+from gengap.training.sharing import dropout_seed, told_of_sharing
 from gengap.training.snapshots import Probe, Showing, Snapshot
 from gengap.training.step import make_update
 
 BLOCK = 32  # updates between looks at the clock and at the losses, which on a GPU wait for the device
+AGREE_SECONDS = 1.0  # about as long as one of several processes goes on after it was asked to stop
 COUNTERS = (
     "step",
     "samples",
@@ -59,10 +62,11 @@ class Training:
         listen: told of the progress.
         probe: shown the weights on the way.
         ranks: the processes that share each batch.
+        memory_limit: bytes that an update may take, where the recipe says micro_batch="auto"; None: a share of what is free.
         start: weights and buffers by name to begin with, in place of fresh ones.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run depends on
         self,
         problem: Problem,
         recipe: Recipe,
@@ -72,6 +76,7 @@ class Training:
         listen: Listener,
         probe: Probe | None = None,
         ranks: Ranks = ALONE,
+        memory_limit: str | int | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
@@ -86,17 +91,20 @@ class Training:
         self.initial = copies(self.model.named_parameters())
         self.optimizer = build(recipe, self.model, per_epoch=self.plan.per_epoch)
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
-        self.scorers = [problem.loss_function("train"), problem.loss_function("test")]
+        if recipe.micro_batch == "auto":
+            self.gradient.limit_pieces(fitting_piece(self.gradient, self.train, memory_limit))
+        self.evaluation = Evaluation(problem, ranks)
         self.history: list[Point] = []
         self.pending: list[tuple[Tensor, int]] = []
         self.outcome: Outcome | None = None
         self.interrupted = False
-        self.step = self.samples = self.epoch = self.position = self.stale = 0
+        self.step = self.samples = self.epoch = self.position = self.stale = self.looked = 0
         self.epoch_loss, self.best = 0.0, math.inf
         self.seconds = self.evaluation_seconds = 0.0
         self.lr = self._scheduled_lr()
         set_lr(self.optimizer, self.lr)
-        torch.manual_seed(stream(recipe.seed, "dropout"))
+        self.block = BLOCK
+        torch.manual_seed(dropout_seed(recipe, ranks))
 
     def begin(self) -> None:
         """Measure the untrained network.
@@ -108,6 +116,8 @@ class Training:
             return
         if rule := told(self.recipe):
             self.listen(Message(rule))
+        for text in told_of_sharing(self.recipe, self.ranks, self.gradient.micro_batch):
+            self.listen(Message(text))
         self._evaluate()
         start = self.history[0]
         if not (math.isfinite(start.train_loss) and math.isfinite(start.test_loss)):
@@ -144,9 +154,9 @@ class Training:
             self.step += 1
             self.samples += size
             self.position += size
-            if len(self.pending) == BLOCK or stop.made or self.step in {self._next_due(), self.showing.next}:
+            if len(self.pending) >= self.block or stop.made or self.step in {self._next_due(), self.showing.next}:
                 self._look()
-                self.seconds += time.perf_counter() - clock
+                self.seconds += self._agree(stop, time.perf_counter() - clock)
                 if self.outcome is None:
                     self._measure_if_due()
                 if self.outcome is not None or stop.made:
@@ -154,8 +164,16 @@ class Training:
                 pause()
                 clock = time.perf_counter()
         self._look()
-        self.seconds += time.perf_counter() - clock
+        self.seconds += self._agree(stop, time.perf_counter() - clock)
         self._end_epoch()
+
+    def _agree(self, stop: StopRequest, spent: float) -> float:
+        """Let all processes hear when one is asked to stop, about once a second; return the seconds spent."""
+        if self.ranks.size > 1:
+            wanted = max(1, round(self.looked / max(spent, 1e-9) * AGREE_SECONDS))
+            asked, block = self.ranks.largest([stop.asked, min(wanted, BLOCK)])
+            stop.made, self.block = bool(asked), int(block)
+        return spent
 
     def _begin_epoch(self) -> None:
         """Do what an optimizer or the quirks of a code want done before an epoch's first update."""
@@ -188,6 +206,7 @@ class Training:
 
     def _look(self) -> None:
         """Read the losses of the last updates; find a divergence."""
+        self.looked = len(self.pending)
         if self.pending:
             values = torch.stack([loss for loss, _ in self.pending]).double().tolist()
             first = self.step - len(self.pending)
@@ -256,7 +275,7 @@ class Training:
         clock = time.perf_counter()
         params = {name: p.detach() for name, p in self.model.named_parameters()}
         buffers = dict(self.model.named_buffers())
-        train, test = [scorer.with_buffers(buffers).score(params) for scorer in self.scorers]
+        train, test = self.evaluation(params, buffers)
         point = Point(
             step=self.step,
             samples=self.samples,
@@ -315,7 +334,14 @@ class Training:
             params=copies(self.model.named_parameters()),
             initial_params=self.initial,
             buffers=copies(self.model.named_buffers()),
-            cost=Cost(self.seconds, self.evaluation_seconds, self.step, self.samples),
+            cost=Cost(
+                self.seconds,
+                self.evaluation_seconds,
+                self.step,
+                self.samples,
+                ranks=self.ranks.size,
+                micro_batch=self.gradient.micro_batch,
+            ),
         )
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -327,9 +353,11 @@ class Training:
         numbers["optimizer"] = optimizer
         halves = self.gradient.halves
         numbers["halves"] = None if halves is None else [halves.trace, halves.squared_norm]
+        numbers["micro_batch"] = self.gradient.micro_batch
         numbers["outcome"] = asdict(self.outcome) if self.outcome else None
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory | random_state(self.device)
+        tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory
+        tensors |= random_state(self.device, self.ranks)
         return numbers, tensors
 
     def unpack(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -347,7 +375,10 @@ class Training:
         match_layouts(self.optimizer)
         if self.gradient.halves is not None and numbers.get("halves"):
             self.gradient.halves.trace, self.gradient.halves.squared_norm = numbers["halves"]
-        restore_random_state(tensors, self.device)
+        if self.recipe.micro_batch == "auto":
+            self.gradient.limit_pieces(numbers.get("micro_batch"))
+        if not restore_random_state(tensors, self.device, self.ranks):
+            torch.manual_seed(dropout_seed(self.recipe, self.ranks, self.step))
 
 
 def copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gengap.problem.trees import split
+from gengap.problem.trees import map_tensors, split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +58,12 @@ class Minibatch:
     def alone(self) -> "Minibatch":
         """Take these samples for a whole batch: the loss is their own mean."""
         return replace(self, total=len(self), offset=0)
+
+    def of_none(self) -> "Minibatch":
+        """Keep nothing but the place."""
+        rows = torch.empty(0, dtype=torch.int64, device=self.targets.device)
+        inputs = map_tensors(lambda x: x[rows], self.inputs)
+        return replace(self, inputs=inputs, targets=self.targets[rows], indices=self.indices[:0])
 
     def with_inputs(self, inputs: Any) -> "Minibatch":
         """Give the same samples with other inputs."""

@@ -42,10 +42,34 @@ def make_objective(model: nn.Module, loss: Loss, recipe: Recipe) -> Objective:
     value = robust(model, mean, recipe)
 
     def objective(batch: Minibatch) -> Tensor:
+        laid = batch.with_inputs(layout(batch.inputs)) if layout else batch
         with precision():
-            return value(batch.with_inputs(layout(batch.inputs)) if layout else batch)
+            return value(laid) if len(batch) else nothing(model, laid, recipe)
 
     return objective
+
+
+def nothing(model: nn.Module, batch: Minibatch, recipe: Recipe) -> Tensor:
+    """Take part without a sample in what other processes do, whose batch norm waits for the statistics of this one.
+
+    Args:
+        model: in training mode.
+        batch: of no samples.
+        recipe: must ask for one pass through the network.
+
+    Returns:
+        Zero, with a graph.
+
+    Raises:
+        BadInput: it asks for more passes.
+    """
+    if recipe.adversarial or recipe.stability:
+        raise BadInput(
+            f"a batch of {batch.total} samples leaves a process without one, which batch norm over processes does not allow "
+            f"beside adversarial or stability; set drop_last, choose another batch_size, or fewer processes"
+        )
+    zero: Tensor = feed(model, batch.inputs).sum() * 0
+    return zero
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:

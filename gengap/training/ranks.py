@@ -34,15 +34,13 @@ class Ranks:
         rank: from 0.
         size: how many there are.
         device: where this process computes.
-        store: a board on which the processes leave notes, or None.
+        store: a `torch.distributed.Store` on which the processes leave notes, or None.
 
     Raises:
         LostRank: in every method that speaks to others: one of them is gone.
     """
 
-    def __init__(
-        self, rank: int = 0, size: int = 1, *, device: str | torch.device = "cpu", store: "dist.Store | None" = None
-    ) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, *, device: str | torch.device = "cpu", store: Any = None) -> None:
         self.rank, self.size, self.device, self._store = rank, size, torch.device(device), store
         self._words = 0
 
@@ -244,12 +242,15 @@ def join(place: torch.device, timeout: float) -> Ranks:
     """
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise BadInput(f"WORLD_SIZE is set but {missing[0]} is not; start with torchrun, or unset WORLD_SIZE")
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
     wait = timedelta(seconds=timeout)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=wait))
-        board = dist.PrefixStore("gengap", store)
+        store, rank, size = next(rendezvous("env://", timeout=wait))
+        board = PrefixStore("gengap", store)
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:
@@ -277,7 +278,9 @@ def own_device(device: torch.device) -> torch.device:
     if device.index is not None:
         raise BadInput(f"device is {str(device)!r}, but every process needs a GPU of its own; give 'cuda'")
     if local >= there:
-        raise BadInput(f"process {local} of this machine has no GPU of its own, there are {there}; start at most {there}")
+        raise BadInput(
+            f"process {local} of this machine has no GPU of its own, there are {there}; start at most {there}"
+        )
     return torch.device("cuda", local)
 
 

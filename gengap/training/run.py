@@ -70,12 +70,16 @@ class Cost:
         evaluation_seconds: time measuring loss and accuracy on the way, and in probes.
         steps: updates.
         samples: training samples used, repeats counted.
+        ranks: processes that shared every batch.
+        micro_batch: samples that went through the network at once; None: all of a process.
     """
 
     seconds: float
     evaluation_seconds: float
     steps: int
     samples: int
+    ranks: int = 1
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
-"""`gengap.train`: one run, start to finish, on one device."""
+"""`gengap.train`: one run, start to finish, on one device or on one for each of several processes."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Message, silent
@@ -14,13 +17,15 @@ from gengap.problem.problem import Problem
 from gengap.training.checkpoint import Identity, load, save
 from gengap.training.interrupt import stop_on_interrupt
 from gengap.training.loop import Training
+from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
+from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
 
 CHECKPOINT_SECONDS = 30.0
 
 
-def train(
+def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     problem: Problem,
     recipe: Recipe,
     *,
@@ -30,6 +35,8 @@ def train(
     checkpoint_every: float = CHECKPOINT_SECONDS,
     probe: Probe | Callable[[Snapshot], object] | None = None,
     listen: Listener = silent,
+    memory_limit: str | int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train a problem by a recipe.
 
@@ -50,24 +57,40 @@ def train(
             `SnapshotFolder` keeps them on disk. The run has the same bits as without. A run that goes on from a checkpoint
             does not show again what it showed before the checkpoint.
         listen: told of the progress.
+        memory_limit: with micro_batch="auto", bytes that an update may take beside weights and data, as a number or as "4 GiB";
+            None: 80 % of the free memory of a GPU, half of that of the machine.
+        ranks: the processes that share each batch, from `find_ranks`; all call this together, with the same problem and recipe.
+            The listener and the probe of rank 0 alone are called, and it alone reads and writes the checkpoint.
 
     Returns:
-        The run. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C ("interrupted"): look
-        at `run.outcome`.
+        The run, the same on all ranks. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C
+        ("interrupted"): look at `run.outcome`.
 
     Raises:
         BadInput: the batch is larger than the training set, the loss of the untrained network is not finite, the device
             is not there, the checkpoint belongs to another run, or the probe asks for updates that are not made.
         OutOfSpace: a checkpoint does not fit the disk; the one before it is still there.
+        LostRank: another process is gone; the checkpoint lets the run go on with any number of them.
     """
     if evaluations < 1:
         raise BadInput(f"evaluations is {evaluations}; measure at least once, at the end")
     place = find_device(device)
     resolved = recipe.resolved(len(problem.samples("train")))
-    devices = [place] if place.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), stop_on_interrupt() as stop:
-        shown = as_probe(probe)
-        training = Training(problem, resolved, place, evaluations=evaluations, listen=listen, probe=shown)
+    check_sharing(problem, resolved, ranks)
+    devices, shown = [place] if place.type == "cuda" else [], as_probe(probe)
+    if ranks.rank:
+        listen, shown = silent, replace(shown, call=unseen) if shown else None
+    with torch.random.fork_rng(devices=devices), stop_on_interrupt(alone=ranks.size == 1) as stop:
+        training = Training(
+            problem,
+            resolved,
+            place,
+            evaluations=evaluations,
+            listen=listen,
+            probe=shown,
+            ranks=ranks,
+            memory_limit=memory_limit,
+        )
         keeper = Keeper(training, Path(checkpoint), checkpoint_every) if checkpoint is not None else None
         if keeper:
             keeper.resume(listen)
@@ -77,6 +100,10 @@ def train(
         if keeper:
             keeper.save()
         return training.result()
+
+
+def unseen(snapshot: Snapshot) -> None:
+    """Take the place of a probe on ranks that show nothing."""
 
 
 @contextmanager
@@ -162,19 +189,28 @@ class Keeper:
 
     def resume(self, listen: Listener) -> None:
         """Take up the state in the file, where there is one; else see to it that there is a folder to write it to."""
-        if not self.path.exists():
-            make_folder(self.path.parent)
+        found = self.training.ranks.first(self._read)
+        if found is None:
             return
-        self.training.unpack(*load(self.path, self.identity))
+        self.training.unpack(*found)
         if self.training.outcome is None:
             listen(Message(f"resumed from {self.path} at step {self.training.step:,}"))
 
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if self.path.exists():
+            return load(self.path, self.identity)
+        make_folder(self.path.parent)
+        return None
+
     def save_when_due(self) -> None:
-        """Save if the last save is long ago."""
-        if time.monotonic() - self.last >= self.every:
+        """Save if the last save is long ago by the clock of rank 0."""
+        ranks = self.training.ranks
+        due = ranks.rank == 0 and time.monotonic() - self.last >= self.every
+        if any(ranks.largest([due])):
             self.save()
 
     def save(self) -> None:
         """Save now."""
-        save(self.path, self.identity, *self.training.pack())
+        state = self.training.pack()
+        self.training.ranks.first(lambda: save(self.path, self.identity, *state))
         self.last = time.monotonic()

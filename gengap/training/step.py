@@ -1,6 +1,7 @@
 """One update: the gradient of the mean loss over a batch, and one step of the optimizer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from gengap.core.recipe import methods as spec
 from gengap.optim.gradient_noise import IsotropicNoise
 from gengap.optim.workers import Workers
 from gengap.problem.losses import Loss
+from gengap.training.batches import shares
 from gengap.training.dense import recognise
 from gengap.training.gradient import Gradient
 from gengap.training.minibatch import Minibatch
@@ -53,7 +55,19 @@ def make_update(
         model.zero_grad()
         return value
 
-    return recognise(model, loss, optimizer, recipe, update) or update, gradient
+    fast = recognise(model, loss, optimizer, recipe, update) if ranks.size == 1 else None
+    return fast or update, gradient
+
+
+def parts_of(batch: Minibatch, gradient: Gradient) -> list[Minibatch]:
+    """Cut a batch into those of the workers that a method trains, each the share of this process."""
+    recipe, ranks, total = gradient.recipe, gradient.ranks, batch.total
+    own, whole = shares(recipe, ranks, total), shares(recipe, ALONE, total)
+    pieces = batch.pieces([stop - start for start, stop in own])
+    return [
+        replace(piece, total=high - low, offset=start - low)
+        for piece, (start, _), (low, high) in zip(pieces, own, whole, strict=True)
+    ]
 
 
 def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
@@ -63,9 +77,7 @@ def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
     if workers:
 
         def shared(batch: Minibatch) -> Tensor:
-            size = -(-len(batch) // workers)
-            parts = [part.alone() for part in batch.pieces(size)]
-            value: Tensor = step([partial(gradient, part) for part in parts])
+            value: Tensor = step([partial(gradient, part) for part in parts_of(batch, gradient)])
             return value
 
         return shared

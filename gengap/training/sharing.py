@@ -1,0 +1,71 @@
+"""What sharing a batch between processes means for a recipe: refused where it cannot be, said where it is not as alone."""
+
+from collections.abc import Iterator
+
+from gengap.core.errors import BadInput
+from gengap.core.recipe import Recipe
+from gengap.core.seeds import stream
+from gengap.problem.problem import Problem
+from gengap.training.batches import kept_together
+from gengap.training.ranks import Ranks
+
+
+def check_sharing(problem: Problem, recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse what several processes cannot do together.
+
+    Args:
+        problem: as made on this process.
+        recipe: resolved.
+        ranks: the processes.
+
+    Raises:
+        BadInput: on all of them, where the optimizer learns from the samples of one process, or where the problem or the
+            recipe is not the same everywhere.
+    """
+    if ranks.size == 1:
+        return
+    if recipe.optimizer == "kfac":
+        raise BadInput("kfac estimates curvature from the samples of one process; start it without torchrun")
+    mine = [problem.fingerprint, recipe.key]
+    same = mine == ranks.first(lambda: mine)
+    (worst,) = ranks.largest([0 if same else 1 + ranks.rank])
+    if worst:
+        raise BadInput(
+            f"rank {int(worst) - 1} has another problem or recipe than rank 0; give all processes the same code, data and options"
+        )
+
+
+def told_of_sharing(recipe: Recipe, ranks: Ranks, micro_batch: int | None) -> Iterator[str]:
+    """Say how a batch is divided, where that is not plain from the recipe.
+
+    Args:
+        recipe: resolved.
+        ranks: the processes.
+        micro_batch: samples that go through the network at once, as chosen.
+
+    Yields:
+        Sentences.
+    """
+    if recipe.micro_batch == "auto" and micro_batch is not None:
+        yield f"micro_batch auto: {micro_batch:,} samples go through the network at once"
+    if ranks.size == 1:
+        return
+    size = int(recipe.batch_size)
+    unit = kept_together(recipe, size)
+    units = -(-size // unit)
+    each = f"about {size / ranks.size:,.0f} samples each" if units >= ranks.size else f"{units} of them have samples"
+    yield f"{ranks.size} processes share a batch of {size:,}, {each}"
+
+
+def dropout_seed(recipe: Recipe, ranks: Ranks, *step: int) -> int:
+    """Give the seed of this process's dropout masks: with several processes each draws its own.
+
+    Args:
+        recipe: its seed.
+        ranks: the processes.
+        step: updates made before, on a process that was not there for them.
+
+    Returns:
+        A seed.
+    """
+    return stream(recipe.seed, "dropout", *([ranks.rank] if ranks.size > 1 else []), *step)
