@@ -28,6 +28,7 @@ from gengap.studies.study import (
 )
 from gengap.sweeps.local import run_study
 from gengap.sweeps.plan import resolve_sizes, spec_of, tasks
+from gengap.training.ranks import ALONE, Ranks
 from gengap.training.solo import find_device
 
 TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
@@ -276,6 +277,7 @@ def run_comparison(
     device: str = "cpu",
     listen: Listener = silent,
     command: str = "",
+    ranks: Ranks = ALONE,
 ) -> Comparison:
     """Run a study of two batch sizes and assemble what it found.
 
@@ -286,6 +288,7 @@ def run_comparison(
         device: where to train and measure.
         listen: told of the progress.
         command: the command line, for the report.
+        ranks: processes that share every batch; this is rank 0, and the others `follow`.
 
     Returns:
         The comparison.
@@ -302,7 +305,7 @@ def run_comparison(
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
-        run_study(study, problem, store, device=device, listen=listen)
+        run_study(study, problem, store, device=device, listen=listen, ranks=ranks)
         return Comparison(comparison_document(store, study, store.recall("keys"), command=command), out)
 
 

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say, sentences
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say
+from gengap.cli.processes import current_ranks, together
 from gengap.core.errors import BadInput, Interrupted
 from gengap.core.events import Message
 
 RESULTS = Path("results")
 
 
-@sentences
+@together
 def compare(
     *,
     data: o.Data = None,
@@ -132,7 +133,7 @@ def compare(
     execute(study, made, folder, device=device, dry_run=dry_run, json=json, quiet=quiet)
 
 
-@sentences
+@together
 def reproduce(
     *,
     study: Annotated[Path, typer.Argument(help="A study file, for example the study.toml beside a comparison.")],
@@ -163,12 +164,21 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
     """Run a study of two batch sizes, show what it found, and write the report."""
     from gengap.comparison import run_comparison
 
+    ranks = current_ranks()
+    if ranks.rank:
+        from gengap.sweeps.follow import follow
+
+        if not dry_run:
+            follow(study, problem, device=device, ranks=ranks)
+        return
     if dry_run:
         show_forecast(study, problem, folder, device=device, json=json)
         return
     try:
         with Reporter(quiet) as reporter:
-            found = run_comparison(study, problem, folder, device=device, listen=reporter, command=command_line())
+            found = run_comparison(
+                study, problem, folder, device=device, listen=reporter, command=command_line(), ranks=ranks
+            )
             reporter(Message(f"writing the report to {folder}"))
             page = found.report(folder)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -222,7 +232,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """
     from gengap.store.store import LEDGER
 
-    if (folder / LEDGER).exists() and not resume:
+    if (folder / LEDGER).exists() and not resume and current_ranks().rank == 0:
         raise BadInput(
             f"{folder} holds results already; go on with them by --resume, or choose another folder by --out"
         )

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, print_json, say, sentences
+from gengap.cli.output import DONE_WITH_FAILURES, Reporter, print_json, say
+from gengap.cli.processes import current_ranks, together
 from gengap.core.errors import BadInput, Interrupted
 
 
-@sentences
+@together
 def train(
     *,
     data: o.Data = None,
@@ -60,7 +61,7 @@ def train(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train once, and keep the weights (params.safetensors) and the history (run.json)."""
+    """Train once, with batches shared under torchrun; keep the weights (params.safetensors) and the history (run.json)."""
     fields = o.recipe_fields(
         recipe,
         batch_size=o.batch(batch_size),
@@ -82,14 +83,13 @@ def train(
         memory_format=memory_format,
     )
     checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists() and not (resume or dry_run):
+    ranks = current_ranks()
+    if ranks.rank == 0 and checkpoint.exists() and not (resume or dry_run):
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
     made = o.make_problem(problem, data, network, loss, data_root, train_size)
     o.use_threads(threads, made)
     from gengap.comparison import recipe_fields
-    from gengap.core.files import write_text
     from gengap.core.recipe import Recipe
-    from gengap.store.artefacts import save_arrays
     from gengap.sweeps.plan import check_left_over
     from gengap.training.snapshots import Probe, SnapshotFolder
     from gengap.training.solo import train as run_training
@@ -99,15 +99,34 @@ def train(
     made.check()
     check_left_over(made, whole.resolved(len(made.samples("train"))))
     if dry_run:
-        show_plan(made, whole, device, evaluations, json=json)
+        if ranks.rank == 0:
+            show_plan(made, whole, device, evaluations, json=json)
         return
-    how: dict[str, Any] = {"device": device, "evaluations": evaluations, "checkpoint": checkpoint}
+    how: dict[str, Any] = {"device": device, "evaluations": evaluations, "checkpoint": checkpoint, "ranks": ranks}
     if snapshots:
         how["probe"] = Probe(SnapshotFolder(out / "snapshots"), count=snapshots)
-    with Reporter(quiet) as reporter:
+    with Reporter(quiet or ranks.rank > 0) as reporter:
         run = run_training(made, whole, **how, listen=reporter)
     if run.outcome.kind == "interrupted":
         raise Interrupted(f"{run}; go on with --resume")
+    if ranks.rank == 0:
+        keep(run, out, json=json)
+
+
+def keep(run: Any, out: Path, *, json: bool) -> None:
+    """Write a run to its folder and print it.
+
+    Args:
+        run: finished or diverged.
+        out: the folder.
+        json: print JSON.
+
+    Raises:
+        Exit: it is not finished.
+    """
+    from gengap.core.files import write_text
+    from gengap.store.artefacts import save_arrays
+
     for name, part in (("params", run.params), ("initial_params", run.initial_params), ("buffers", run.buffers)):
         save_arrays(out / f"{name}.safetensors", {key: value.cpu().numpy() for key, value in part.items()})
     write_text(out / "run.json", json_lib.dumps(run.to_dict(), indent=2))

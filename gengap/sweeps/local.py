@@ -1,7 +1,7 @@
 """Make the runs of a study in this process, one after the other, and keep them in a store."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from gengap.store.store import Store
 from gengap.studies.study import Study
 from gengap.sweeps.measuring import describe, measure_path, measure_run
 from gengap.sweeps.plan import Task, facts, tasks, usable_run
+from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
 from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
 
@@ -46,6 +47,7 @@ def run_study(
     device: str | torch.device = "cpu",
     listen: Listener = silent,
     checkpoint_every: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,
 ) -> Tally:
     """Train what is missing, measure what is not measured, and keep all of it.
 
@@ -59,6 +61,8 @@ def run_study(
         device: where to train and measure.
         listen: told of the progress.
         checkpoint_every: seconds between checkpoints of the run at work.
+        ranks: processes that share every batch; this is rank 0, and the others `follow`. A run that raises an error ends
+            the study then, because nobody can know how far the others got.
 
     Returns:
         What was done.
@@ -73,6 +77,7 @@ def run_study(
     store.add_problem(problem.fingerprint, facts(problem))
     store.remember("keys", [task.key for task in todo])
     store.remember("variants", {task.key: task.variant for task in todo if task.variant})
+    how = {"device": place, "checkpoint_every": checkpoint_every, "ranks": ranks}
     tally, done = Tally(), 0
 
     def numbered(event: Event) -> None:
@@ -84,7 +89,7 @@ def run_study(
 
     def work(task: Task) -> None:
         nonlocal done
-        make_run(study, problem, store, task, place=place, listen=numbered, every=checkpoint_every, tally=tally)
+        make_run(study, problem, store, task, how=how, listen=numbered, tally=tally)
         measure_run(
             study, problem, store, task.key, device=place, listen=renamed(numbered, describe(task.recipe.model_dump()))
         )
@@ -125,9 +130,8 @@ def make_run(
     store: Store,
     task: Task,
     *,
-    place: torch.device,
+    how: Mapping[str, Any],
     listen: Listener,
-    every: float,
     tally: Tally,
 ) -> None:
     """Train one task unless the store has it, and keep the run.
@@ -137,9 +141,8 @@ def make_run(
         problem: what is learnt.
         store: takes the run.
         task: which.
-        place: the device.
+        how: arguments of `train`: device, checkpoint_every, ranks.
         listen: told of the progress.
-        every: seconds between checkpoints.
         tally: counts.
 
     Raises:
@@ -147,7 +150,7 @@ def make_run(
     """
     row = usable_run(store, task.key)
     if row is None:
-        row = fresh_run(study, problem, store, task, place=place, listen=listen, every=every)
+        row = fresh_run(study, problem, store, task, how=how, listen=listen)
         tally.trained += 1
     else:
         tally.reused += 1
@@ -158,7 +161,7 @@ def make_run(
 
 
 def fresh_run(
-    study: Study, problem: Problem, store: Store, task: Task, *, place: torch.device, listen: Listener, every: float
+    study: Study, problem: Problem, store: Store, task: Task, *, how: Mapping[str, Any], listen: Listener
 ) -> RunRow:
     """Train one task and keep it, whatever its outcome.
 
@@ -167,9 +170,8 @@ def fresh_run(
         problem: what is learnt.
         store: takes the run and its checkpoints.
         task: which.
-        place: the device.
+        how: arguments of `train`: device, checkpoint_every, ranks.
         listen: told of the progress.
-        every: seconds between checkpoints.
 
     Returns:
         The row of the ledger.
@@ -178,19 +180,22 @@ def fresh_run(
         Interrupted: Ctrl-C.
         GengapError: what is wrong with the input or the disk is wrong for all runs: the study ends.
     """
+    ranks: Ranks = how["ranks"]
+    ranks.announce(task.key)
     try:
         run = train(
             problem,
             task.recipe,
-            device=place,
             evaluations=study.evaluations,
             checkpoint=store.checkpoint(task.key),
-            checkpoint_every=every,
             listen=listen,
+            **how,
         )
     except GengapError:
         raise
     except Exception as error:  # whatever a user's model, loss or data set raises is this run's failure
+        if ranks.size > 1:
+            raise
         row = row_of(
             task, problem, outcome="failed", step=0, reason=f"{type(error).__name__}: {error}".partition("\n")[0]
         )
