@@ -90,6 +90,25 @@ def test_a_base_that_is_born_with_a_state():
     torch.testing.assert_close(found, wanted, rtol=1e-8, atol=0)
 
 
+def test_fresh_is_what_the_base_was_when_it_was_given():
+    """Momentum from before: each sub-problem starts with it, and on a flat loss moves by lr * 0.9 of it."""
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    sgd = SGD([w], lr=0.1, momentum=0.9)
+    w.grad = torch.ones_like(w)
+    sgd.step()
+    optimizer = Conservative([w], sgd, lam=0.0, inner_steps=1, fresh=True)
+
+    def flat():
+        optimizer.zero_grad()
+        loss = (0 * w).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(flat)
+    assert w.item() == pytest.approx(-0.1 - 3 * 0.09)
+
+
 def test_groups_have_their_own_pull():
     a, b = (torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64)) for _ in range(2))
     optimizer = Conservative(
