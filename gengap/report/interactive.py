@@ -179,7 +179,10 @@ def plotly_axis(axis: Axis) -> dict[str, Any]:
     if axis.limits is not None:
         found["range"] = [math.log10(x) for x in axis.limits] if axis.log else list(axis.limits)
     if axis.names:
-        found |= {"tickvals": [x for x, _ in axis.names], "ticktext": [plain(name) for _, name in axis.names]}
+        found |= {
+            "tickvals": [x for x, _ in axis.names],
+            "ticktext": [plain(name).replace("\n", "<br>") for _, name in axis.names],
+        }
     return found
 
 

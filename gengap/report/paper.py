@@ -85,7 +85,12 @@ def inline(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     label = html.escape(f"{figure.title}. {figure.caption}")
-    text = re.sub(r"<svg[^>]*>", f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">', text, count=1)
+    text = re.sub(
+        r"<svg[^>]*>",
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT * figure.height:g}" role="img" aria-label="{label}">',
+        text,
+        count=1,
+    )
     text = re.sub(r'(?<=\sid=")|(?<=url\(#)|(?<=href="#)', f"{figure.name}-", text).replace("xlink:href", "href")
     # matplotlib writes size and family apart, older versions together
     text = re.sub(r"font: (\S+) 'DejaVu Sans'[^;\"]*", r"font-size: \1", text)
@@ -111,7 +116,7 @@ def rendered(figure: Figure, form: str) -> bytes:
 
 def draw(figure: Figure) -> Canvas:
     """Put a figure on a canvas."""
-    canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, layout="constrained", facecolor=PAPER)
+    canvas = Canvas(figsize=(WIDTH / 72, HEIGHT * figure.height / 72), dpi=72, layout="constrained", facecolor=PAPER)
     left = canvas.add_subplot()
     sides: dict[Side, Axes] = {"left": left}
     dress(left, figure)

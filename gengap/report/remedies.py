@@ -1,6 +1,6 @@
 """The remedies side by side: their table, their picture, and what they say in a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from gengap.report.tables import Cell
 
 Document = Mapping[str, Any]
 COLUMNS = ("Test accuracy", "More than large", "Train accuracy", "Sharpness", "Distance", "Updates", "Time of a run")
+LONGEST_LINE = 16
+ROOM = 9.0  # ways of training that a figure of the usual height has room for
 NAME, TITLE = "remedies", "The remedies side by side"
 
 
@@ -28,6 +30,15 @@ def arms(document: Document) -> list[tuple[Role, Mapping[str, Any]]]:
     """Give every way of training: small batch, large batch, then the remedies in the order they were named."""
     remedies = document.get("remedies") or []
     return [("small", document["small"]), ("large", document["large"]), *(("remedy", one) for one in remedies)]
+
+
+def columns(document: Document) -> list[int]:
+    """Choose the columns that say anything."""
+    return [
+        i
+        for i, _ in enumerate(COLUMNS)
+        if any(line.cells[i].text not in {"", numbers.MISSING} for line in lines(document))
+    ]
 
 
 def lines(document: Document) -> list[Line]:
@@ -118,16 +129,32 @@ def figure(document: Document) -> Figure:
     shown = [(role, one) for role, one in arms(document) if by_seed(one, key)]
     if len(shown) < 3:
         return nothing(NAME, TITLE, "No run with a remedy was finished.")
-    places = {one["label"]: float(-i) for i, (_, one) in enumerate(shown)}
+    places = places_of([str(one["label"]) for _, one in shown])
     series = [made for role, one in shown for made in marks(role, one, key, places[one["label"]])]
     values = [x for one in series for x in (*one.x, *(end for bar in one.intervals if bar for end in bar))]
     limits = padded(values, ceiling=100.0 if unit == "%" else float("inf"))
-    names = tuple((y, label) for label, y in places.items())
-    left = Axis("", limits=(-len(shown) + 0.4, 0.7), names=names)
+    names = tuple((y, in_lines(label)) for label, y in places.items())
+    left = Axis("", limits=(min(places.values()) - 0.6, 0.7), names=names)
     seeds = sorted({len(by_seed(one, key)) for _, one in shown})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     caption = f"One dot a seed, n = {counted}. Diamond: mean with its 95 % interval (Student t), not paired."
-    return Figure(NAME, TITLE, caption, Axis(title, unit, limits=limits), left, tuple(series))
+    height = max(1.0, (1.3 - min(places.values())) / ROOM)
+    return Figure(NAME, TITLE, caption, Axis(title, unit, limits=limits), left, tuple(series), height=height)
+
+
+def places_of(labels: Sequence[str]) -> dict[str, float]:
+    """Put names below one another, those of several lines with more room."""
+    found, place, before = {}, 0.0, 1.0
+    for i, label in enumerate(labels):
+        room = max(1.0, 0.62 * (1 + in_lines(label).count("\n")))
+        place -= (before + room) / 2 if i else 0.0
+        found[label], before = place, room
+    return found
+
+
+def in_lines(label: str) -> str:
+    """Break a long name between its remedies."""
+    return label if len(label) <= LONGEST_LINE else label.replace("+", "\n+ ")
 
 
 def marks(role: Role, one: Mapping[str, Any], key: str, place: float) -> list[Series]:

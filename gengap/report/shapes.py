@@ -122,6 +122,7 @@ class Figure:
         left: the axis on the left.
         series: what is drawn, back to front.
         surface: contours behind everything else, if there are any.
+        height: in units of the usual one.
         right: the axis on the right, if there is one.
         guides: upright lines.
         words: remarks where marks are missing.
@@ -141,6 +142,7 @@ class Figure:
     key: tuple[Key, ...] = ()
     empty: str = ""
     surface: Surface | None = None
+    height: float = 1.0
 
 
 def nothing(name: str, title: str, why: str) -> Figure:

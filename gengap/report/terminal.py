@@ -11,6 +11,7 @@ from gengap.report import remedies, tables
 
 Document = Mapping[str, Any]
 COLOURS = {"small": "blue", "large": "dark_orange"}
+NARROW = {"Test accuracy", "More than large", "Sharpness", "Updates"}  # columns that 80 characters have room for
 VERDICTS = {"agrees": "green", "same direction": "green", "differs": "red"}
 
 
@@ -63,12 +64,16 @@ def measures(document: Document) -> Table:
 def side_by_side(document: Document) -> Table:
     """Lay out the remedies."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    for heading in remedies.COLUMNS:
-        table.add_column(heading, justify="right", overflow="fold")
-    for line in remedies.lines(document):
-        cells = [Text.assemble(cell.text, (f"\n{cell.note}" if cell.note else "", "dim")) for cell in line.cells]
-        table.add_row(Text(line.label, style=COLOURS.get(line.role, "magenta")), *cells)
+    table.add_column("", overflow="fold", min_width=20)
+    lines = remedies.lines(document)
+    shown = [i for i in remedies.columns(document) if remedies.COLUMNS[i] in NARROW]
+    for i in shown:
+        table.add_column(remedies.COLUMNS[i], justify="right", overflow="fold")
+    for line in lines:
+        cells = [
+            Text.assemble(c.text, (f"\n{c.note}" if c.note else "", "dim")) for c in map(line.cells.__getitem__, shown)
+        ]
+        table.add_row(Text(line.label.replace("+", "\n + "), style=COLOURS.get(line.role, "magenta")), *cells)
     return table
 
 

@@ -55,6 +55,7 @@ def rest_of_epoch(
         rows = [chosen(batch, part) for batch, part in zip(order.split(sizes), parts, strict=True)]
         rows = [found if len(found) else batch[:1] for found, batch in zip(rows, order.split(sizes), strict=True)]
         mine, read = torch.cat(rows), [len(found) for found in rows]
+    train = train.for_epoch(recipe.seed, epoch)
     columns = zip(train.cut(mine, read), mine.split(read), sizes, parts, strict=True)
     for i, ((inputs, targets), indices, total, part) in enumerate(columns):
         if augment is not None:
