@@ -152,6 +152,22 @@ def test_first_call_is_at_the_start_and_the_last_weights_are_one_of_the_trials()
     assert any(np.array_equal(f.flat(), x) for x in f.calls[1:])
 
 
+def test_the_first_trial_of_a_step_is_twice_the_last_factor_taken():
+    """On a slope without end Armijo takes every first trial: 1, 2, 4, 8 times the rate."""
+    w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = FullBatchGradientDescent([w], lr=0.1, line_search="armijo")
+
+    def closure():
+        w.grad = torch.full_like(w, -1.0)
+        return -w.detach().sum()
+
+    places = [0.0]
+    for _ in range(4):
+        optimizer.step(closure)
+        places.append(w.item())
+    assert [b - a for a, b in pairwise(places)] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+
+
 def test_rates_of_groups_scale_their_directions():
     f = Rosenbrock()
     before, slope = f.flat(), rosen_der(f.flat())
