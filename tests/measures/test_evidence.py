@@ -13,7 +13,12 @@ from torch import nn
 
 import gengap
 from gengap.core.errors import BadInput
+from gengap.core.estimate import t_quantile
+from gengap.core.events import silent
+from gengap.measures.curvature.operators import Dense
+from gengap.measures.evidence.deflation import affordable
 from gengap.measures.evidence.log_evidence import log_evidence
+from gengap.measures.evidence.spectrum import Sampled
 
 F64 = torch.float64
 
@@ -93,7 +98,7 @@ def test_lanczos_estimates_the_sum_for_every_prior_at_once():
     loss, w = spectrum(values)
     priors = [0.3, 1.0, 3.0]
     found = log_evidence(loss, w, l2=priors, labels=10, method="lanczos", steps=30, starts=30)
-    assert found.products <= 30 * 30 + 3 * 20
+    assert found.products <= 40 + 30 * 30 + 3 * 20
     for row, l2 in zip(found.rows, priors, strict=True):
         truth, effective = 0.5 * np.log1p(values / l2).sum(), (values / (values + l2)).sum()
         parts = row.evidence
@@ -105,6 +110,48 @@ def test_lanczos_estimates_the_sum_for_every_prior_at_once():
         assert parts.value == pytest.approx(-(3 + l2 * 300 / 2 + parts.occam))
         assert parts.curvature.rule == "all"
     assert found.eigenvalue_range == pytest.approx((0, 50), abs=0.01)
+
+
+def outlying(dtype, seed):
+    """Ten outliers, a decaying bulk and many zeros, as a trained network has them; l2 far below the outliers."""
+    values = np.concatenate([np.logspace(5, 3, 10), np.logspace(1, -4, 90), np.zeros(300)])
+    rng = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(400, 400, dtype=torch.float64, generator=rng))
+    matrix = ((turn * torch.as_tensor(values)) @ turn.T).to(dtype)
+    return values, Dense((matrix + matrix.T) / 2)
+
+
+@pytest.mark.parametrize(("dtype", "priors"), [(torch.float64, (1e-2, 1.0)), (torch.float32, (1.0, 10.0))])
+def test_outliers_are_taken_out_one_by_one(dtype, priors):
+    """The logarithm of the determinant as a sum over known eigenvalues; beside it the estimate with the outliers left in."""
+    off = {0: [], 40: []}
+    for seed in range(6):
+        values, operator = outlying(dtype, seed)
+        for directions, misses in off.items():
+            spectrum = Sampled(
+                operator, min(priors), steps=60, starts=8, directions=directions, seed=seed, listen=silent
+            )
+            assert (spectrum.known >= 10) == (directions > 0)
+            assert spectrum.range[1] == pytest.approx(1e5, rel=1e-5)
+            for l2 in priors:
+                exact = 0.5 * np.log1p(values / l2).sum()
+                determined = (values / (values + l2)).sum()
+                found, truncation = spectrum.curvature(l2, "auto")
+                misses.append(found.occam - exact)
+                if directions:
+                    allowed = 5 * t_quantile(7) / 1.96 * found.stderr + truncation + 0.05
+                    assert abs(found.occam - exact) < allowed
+                    assert found.effective_parameters == pytest.approx(
+                        determined, abs=5 * found.effective_stderr + 0.05
+                    )
+    assert np.std(off[40]) < 0.5 * np.std(off[0])
+
+
+def test_few_weights_and_little_memory_look_for_fewer_directions():
+    assert affordable(1_000_000, 4, 4 * 2**30) == 40
+    assert affordable(30, 4, 4 * 2**30) == 15
+    assert affordable(100_000_000, 4, 4 * 2**30) == 1
+    assert affordable(1_000_000_000, 4, 4 * 2**30) == 0
 
 
 @pytest.mark.parametrize("steps", [4, 8, 30])

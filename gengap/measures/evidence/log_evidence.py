@@ -12,12 +12,14 @@ from gengap.core.errors import BadInput
 from gengap.core.events import Listener, silent
 from gengap.core.records import Record
 from gengap.measures.curvature.operators import hessian
+from gengap.measures.evidence.deflation import affordable
 from gengap.measures.evidence.labels import counts
 from gengap.measures.evidence.spectrum import Sampled, Spectrum, Summed, Written
 from gengap.measures.protocols import Chunked, Params, PlainFunction
 from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, Names, divided, measuring
-from gengap.measures.trees import as_tree, ravel, size
+from gengap.measures.trees import as_tree, common_dtype, ravel, size
+from gengap.problem.samples import parse_bytes
 from gengap.theory import evidence as theory
 from gengap.theory.evidence import LogEvidence, RegularisedMinimum
 
@@ -135,8 +137,9 @@ def log_evidence(  # noqa: PLR0913 - what is measured, how, and the arguments of
     `params` is one for each l2, by the gradient and the curvature.
 
     - "exact" writes the Hessian out, in float64: P products, memory for 3 P^2 numbers.
-    - "lanczos" estimates the sum by stochastic Lanczos quadrature in the dtype of the weights, the same runs for every l2:
-      steps times starts products, and 20 more for each l2.
+    - "lanczos" takes the outermost eigenvalues one by one, as far as 40 products find them, and estimates the sum over the
+      others by stochastic Lanczos quadrature, in the dtype of the weights and the same runs for every l2: steps times starts
+      products, and 20 more for each l2. Memory for 126 vectors as long as the weights, fewer where the limit is lower.
 
     Args:
         loss: maps the weights, a dict from name to tensor, to a scalar tensor, the mean negative log-likelihood of a label in
@@ -164,18 +167,20 @@ def log_evidence(  # noqa: PLR0913 - what is measured, how, and the arguments of
         FloatingPointError: a product is not finite.
 
     Source:
-        Smith & Le 2018, arXiv:1710.06451, eqs. 6 to 12; Ubaru, Chen & Saad 2017, SIAM J. Matrix Anal. 38(4), for Lanczos.
+        Smith & Le 2018, arXiv:1710.06451, eqs. 6 to 12; Ubaru, Chen & Saad 2017, SIAM J. Matrix Anal. 38(4), for
+        Lanczos; Gambhir, Stathopoulos & Orginos 2017, arXiv:1603.05988, for taking eigenvalues out of an estimated trace.
     """
     priors: list[float] = np.asarray(l2, dtype=np.float64).reshape(-1).tolist()
     check_arguments(priors, method, rule, steps, starts)
     tree = as_tree(params)
     weights = size(divided(tree, only, getattr(loss, "frozen", frozenset()))[0])
     exact = method == "exact" or (method == "auto" and weights <= EXACT_UNTIL)
+    directions = affordable(weights, common_dtype(tree).itemsize, parse_bytes(memory_limit))
     with measuring(
         loss,
         in_float64(tree) if exact and isinstance(loss, Chunked) else params,
         passes="product",
-        vectors=3 * weights if exact else 6,
+        vectors=3 * weights if exact else 6 + 3 * directions,
         only=only,
         check=check,
         memory_limit=memory_limit,
@@ -184,7 +189,11 @@ def log_evidence(  # noqa: PLR0913 - what is measured, how, and the arguments of
         value, gradient = session.loss.value_and_grad(session.params)
         operator = Summed(hessian(session), N)
         spectrum: Spectrum = (
-            Written(operator, listen) if exact else Sampled(operator, steps, starts, seed=seed, listen=listen)
+            Written(operator, listen)
+            if exact
+            else Sampled(
+                operator, min(priors), steps=steps, starts=starts, directions=directions, seed=seed, listen=listen
+            )
         )
         place = Place(N, n, value, ravel(session.params), ravel(gradient))
         rows = tuple(place.row(spectrum, prior, rule) for prior in priors)

@@ -12,8 +12,11 @@ from gengap.core.errors import BadInput
 from gengap.core.estimate import mean
 from gengap.core.events import Listener, Progress
 from gengap.core.seeds import stream
+from gengap.measures.curvature.eigenvalues import random_start
 from gengap.measures.curvature.operators import Operator
 from gengap.measures.curvature.quadrature import Rule, Vector, signs, tridiagonal
+from gengap.measures.evidence.deflation import outliers
+from gengap.measures.trees import norm
 from gengap.theory.evidence import Curvature, curvature_from_eigenvalues
 from gengap.theory.evidence import Rule as Which
 
@@ -89,29 +92,50 @@ class Written:
 
 
 class Sampled:
-    """Sums over eigenvalues, estimated from random starts.
+    """Sums over eigenvalues: the outermost one by one, the others estimated from random starts.
 
     Where the Hessian has no negative eigenvalue, Gauss's rule gives too much of ln(1 + h / l2) and the rule of Gauss and Radau,
     one of whose nodes is put at 0, too little (Golub & Meurant 1994). The middle of the two is taken, and half of the gap
-    is the bound of what the finite number of steps does to it.
+    is the bound of what the finite number of steps does to it. Both converge the faster the smaller the largest eigenvalue
+    is beside l2, and outliers would scatter the starts: so those that can be had are taken out.
+
+    Args:
+        operator: the Hessian.
+        l2: the smallest precision of a prior.
+        steps: products of each start.
+        starts: random starts.
+        directions: products to find the outermost eigenvalues with; 0 leaves them in.
+        seed: of all random vectors.
+        listen: is told after every product.
+
+    Attributes:
+        range: smallest and largest eigenvalue found.
+        known: how many eigenvalues were taken out.
     """
 
-    def __init__(self, operator: Operator, steps: int, starts: int, *, seed: int, listen: Listener) -> None:
+    def __init__(
+        self, operator: Operator, l2: float, *, steps: int, starts: int, directions: int, seed: int, listen: Listener
+    ) -> None:
         self._operator = operator
-        self._rules: list[tuple[Rule, Rule]] = []
+        first = random_start(operator, seed)
+        self._outer, rest = outliers(operator, first, l2, directions=directions, listen=listen)
+        self.known = len(self._outer)
+        self._rules: list[tuple[float, Rule, Rule]] = []
         grain = torch.finfo(operator.dtype).eps
         for i in range(starts):
 
             def told(step: int, done: int = i * steps) -> None:
                 listen(Progress("evidence", done + step, starts * steps, "products"))
 
-            diagonal, beside = tridiagonal(operator, signs(operator, stream(seed, "evidence", i)), steps, told)
+            start = rest.orthogonal(signs(operator, stream(seed, "evidence", i)))
+            diagonal, beside = tridiagonal(rest, start, steps, told)
             gauss = quadrature(diagonal, beside)
-            low, high = gauss.nodes[0], np.abs(gauss.nodes).max()
+            low, high = gauss.nodes[0], max(np.abs(gauss.nodes).max(), self._outer.max(initial=0.0))
             whole = len(diagonal) < steps or steps >= operator.size  # nothing is left to be bounded
             below = min(0.0, low) - 100 * grain * high
-            self._rules.append((gauss, gauss if whole else quadrature(*with_node(diagonal, beside, below))))
-        nodes = np.concatenate([gauss.nodes for gauss, _ in self._rules])
+            radau = gauss if whole else quadrature(*with_node(diagonal, beside, below))
+            self._rules.append((norm(start) ** 2, gauss, radau))
+        nodes = np.concatenate([self._outer, *(gauss.nodes for _, gauss, _ in self._rules)])
         self.range = float(nodes.min()), float(nodes.max())
 
     def curvature(self, l2: float, rule: Which) -> tuple[Curvature, float | None]:
@@ -127,7 +151,7 @@ class Sampled:
         Raises:
             BadInput: the rule is "all", and an eigenvalue of the Hessian of C is not positive.
         """
-        P, lowest = self._operator.size, self.range[0] + l2
+        lowest = self.range[0] + l2
         if rule == "all" and lowest <= 0:
             raise BadInput(
                 f"the Hessian of C has an eigenvalue near {lowest:.4g}, so Laplace's integral does not exist there; train to "
@@ -139,17 +163,20 @@ class Sampled:
         def entering(h: Vector) -> Vector:
             return np.maximum(h, 0 if some else min(0, self.range[0]))  # 0 adds nothing to either sum
 
-        def sums(rule: Rule) -> tuple[float, float]:
-            half_logs = rule.mean(lambda h: 0.5 * np.log1p(entering(h) / l2))
-            return P * half_logs, P * rule.mean(lambda h: entering(h) / (entering(h) + l2))
+        def terms(h: Vector) -> tuple[Vector, Vector]:
+            return 0.5 * np.log1p(entering(h) / l2), entering(h) / (entering(h) + l2)
 
-        pairs = np.array([[sums(gauss), sums(radau)] for gauss, radau in self._rules])  # (starts, rules, sums)
-        occam, effective = (mean(column.tolist()) for column in pairs.mean(1).T)
+        known = np.array([term.sum() for term in terms(self._outer)])
+        pairs = np.array([
+            [[weight * rule.weights @ term for term in terms(rule.nodes)] for rule in (gauss, radau)]
+            for weight, gauss, radau in self._rules
+        ])  # (starts, rules, sums)
+        occam, effective = (mean(column.tolist()) for column in (known + pairs.mean(1)).T)
         found = Curvature(
             occam=occam.value,
             stderr=occam.stderr,
             l2=l2,
-            parameters=P,
+            parameters=self._operator.size,
             rule="at least l2" if some else "all",
             smallest_eigenvalue=lowest,
             effective_parameters=effective.value,
