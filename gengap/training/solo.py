@@ -21,6 +21,7 @@ from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
 from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
+from gengap.training.start import Start, as_start, fingerprint
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -37,6 +38,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     listen: Listener = silent,
     memory_limit: str | int | None = None,
     ranks: Ranks = ALONE,
+    start: Start | None = None,
 ) -> Run:
     """Train a problem by a recipe.
 
@@ -61,6 +63,8 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             None: 80 % of the free memory of a GPU, half of that of the machine.
         ranks: the processes that share each batch, from `find_ranks`; all call this together, with the same problem and recipe.
             The listener and the probe of rank 0 alone are called, and it alone reads and writes the checkpoint.
+        start: what to begin with in place of fresh weights: a run, a snapshot, or weights and buffers by name. The optimizer
+            begins with an empty memory.
 
     Returns:
         The run, the same on all ranks. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C
@@ -90,8 +94,11 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             probe=shown,
             ranks=ranks,
             memory_limit=memory_limit,
+            start=as_start(start),
         )
-        keeper = Keeper(training, Path(checkpoint), checkpoint_every) if checkpoint is not None else None
+        keeper = None
+        if checkpoint is not None:
+            keeper = Keeper(training, Path(checkpoint), checkpoint_every, given=start is not None)
         if keeper:
             keeper.resume(listen)
         training.begin()
@@ -180,11 +187,13 @@ class Keeper:
         training: whose state is kept.
         path: the file.
         every: seconds between two saves.
+        given: whether the weights it begins with were given, and so tell it from other runs of its recipe.
     """
 
-    def __init__(self, training: Training, path: Path, every: float) -> None:
+    def __init__(self, training: Training, path: Path, every: float, *, given: bool = False) -> None:
         self.training, self.path, self.every = training, path, every
-        self.identity = Identity(training.recipe.key, training.problem.fingerprint)
+        begun = f" from {fingerprint(training.initial)}" if given else ""
+        self.identity = Identity(f"{training.recipe.key}{begun}", training.problem.fingerprint)
         self.last = time.monotonic()
 
     def resume(self, listen: Listener) -> None:
