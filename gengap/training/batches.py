@@ -15,7 +15,7 @@ from gengap.schedules.batch import epoch_sizes
 from gengap.training.minibatch import Minibatch
 from gengap.training.ranks import Ranks
 
-Augment = Callable[[Any, Tensor, int], Any]  # (inputs, indices, epoch) -> inputs
+Augment = Callable[..., Any]  # (inputs, indices, epoch, out=where to write) -> inputs
 
 
 def rest_of_epoch(
@@ -59,7 +59,7 @@ def rest_of_epoch(
     columns = zip(train.cut(mine, read), mine.split(read), sizes, parts, strict=True)
     for i, ((inputs, targets), indices, total, part) in enumerate(columns):
         if augment is not None:
-            inputs = augment(inputs, indices, epoch)
+            inputs = augment(inputs, indices, epoch, out=inputs)  # a copy already
         batch = Minibatch(inputs, targets, indices, epoch, step + i, total, part[0][0])
         yield batch if any(stop > start for start, stop in part) else batch.of_none()
 
@@ -119,7 +119,7 @@ def whole_set(
     mine = torch.arange(start, stop) if stop > start else torch.arange(1)
     passes = math.ceil(math.ceil(len(train) / size) / ranks.size)  # as many on every process
     for (inputs, targets), indices in zip(train.batches(size, mine), mine.split(size), strict=True):
-        changed = inputs if augment is None else augment(inputs, indices, epoch)
+        changed = inputs if augment is None else augment(inputs, indices, epoch, out=inputs)
         batch = Minibatch(changed, targets, indices, epoch, 0, len(train), int(indices[0]))
         passes -= 1
         yield batch if stop > start else batch.of_none()
