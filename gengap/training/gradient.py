@@ -59,7 +59,9 @@ class Gradient:
         if not batch.total:
             return torch.zeros((), device=batch.targets.device)
         pieces = list(self.pieces(batch))
-        return self._summed(pieces, last=pieces[-1][0] if pieces else None, total=batch.total)
+        value = self._summed(pieces, last=pieces[-1][0] if pieces else None, total=batch.total)
+        self.clip()
+        return value
 
     def _summed(self, pieces: Iterable[tuple[Minibatch, float]], *, last: Minibatch | None, total: int) -> Tensor:
         """Add up the gradients of weighted pieces, here and on other processes; `last` may be sent while it is computed."""

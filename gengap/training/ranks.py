@@ -166,7 +166,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            why = " ".join(str(error).partition("\n")[0].split())
+            why = plain(str(error))
             raise LostRank(
                 f"{lost(self._missing())} of {self.size} ({why}); what was finished is kept, start again with --resume, "
                 f"on any number of processes"
@@ -255,8 +255,9 @@ def join(place: torch.device, timeout: float) -> Ranks:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        why = str(error).partition("\n")[0]
-        raise LostRank(f"the other processes were not met at {where} ({why}); start all of them together") from error
+        raise LostRank(
+            f"the other processes were not met at {where} ({plain(str(error))}); start all of them together"
+        ) from error
     return Ranks(rank, size, device=place, store=board)
 
 
@@ -291,6 +292,14 @@ def lost(missing: Sequence[int]) -> str:
     if len(missing) == 1:
         return f"lost the connection to rank {missing[0]}"
     return f"lost the connection to at least one of the ranks {', '.join(map(str, missing))}"
+
+
+def plain(text: str) -> str:
+    """Give what torch says of a connection without its place in torch's code and its advice."""
+    line = text.partition("\n")[0]
+    if line.startswith("["):
+        line = line.partition("] ")[2]
+    return line.partition(" This is typically")[0].rstrip(".")
 
 
 def buckets(tensors: Sequence[Tensor], most: int = BUCKET) -> list[list[Tensor]]:
