@@ -3,15 +3,16 @@
 import functools
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-import click
 import typer
 
 from gengap.cli.output import INTERRUPTED, say, sentences
 from gengap.core.errors import GengapError
 
 F = TypeVar("F", bound=Callable[..., Any])
+JOINED: ContextVar[Any] = ContextVar("JOINED")  # Ranks of the command at work; a command's arguments are its options
 
 
 def together(command: F) -> F:
@@ -32,7 +33,7 @@ def joined(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     from gengap.training.ranks import find_ranks
 
     with find_ranks(kwargs["device"]) as ranks:
-        click.get_current_context().obj = ranks
+        token = JOINED.set(ranks)
         try:
             return command(*args, **{**kwargs, "device": str(ranks.device)})
         except GengapError as error:
@@ -43,10 +44,12 @@ def joined(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if ranks.speaks():
                 say("gengap: interrupted; what was finished is kept")
             raise typer.Exit(INTERRUPTED) from error
+        finally:
+            JOINED.reset(token)
 
 
 def current_ranks() -> Any:
     """Give the `Ranks` of the command at work."""
     from gengap.training.ranks import ALONE
 
-    return click.get_current_context().obj or ALONE
+    return JOINED.get(ALONE)
