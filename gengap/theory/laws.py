@@ -17,7 +17,7 @@ Curve = Callable[[Floats], Floats]
 
 LEAST = 10  # points below which no verdict is given
 BLOCKS = 5  # of neighbouring points, each predicted from the others
-DECISIVE = 10.0  # difference of AICc beyond which the worse model has essentially no support (Burnham & Anderson 2002)
+DECISIVE = 6.0  # difference of AICc: with the second criterion, wrong for 1 in 30 autoregressive trajectories, 1 in 14 at worst
 COEFFICIENTS = 2  # of every law
 
 
@@ -72,8 +72,10 @@ def compare_laws(steps: npt.ArrayLike, distances: npt.ArrayLike) -> LawCompariso
     """Ask whether the distance grows as the logarithm of time or as a power of it.
 
     Four laws with two coefficients each: a + b ln t, a t^b, and, as clocks of a free walk and of drift, a + b sqrt(t) and
-    a + b t. A law wins if its AICc is lower by 10 and if it also predicts better what it has not seen: each fifth of the
-    points, in the order of time, from the other four. AICc counts points as independent, which those of one trajectory are
+    a + b t. A law wins if its AICc is lower by 6 and if it also predicts better what it has not seen: each fifth of the
+    points, in the order of time, from the other four. Made with noise that remembers (an autoregression, correlations of 0
+    to 0.95, up to a tenth of the range), trajectories got a wrong verdict 1 time in 30, at the worst setting 1 in 14, and
+    mostly none where the noise was above a twentieth. AICc counts points as independent, which those of one trajectory are
     not, so their number is replaced by the effective number n (1 - r) / (1 + r), with r the correlation of neighbouring
     residuals of the best law.
 
