@@ -124,9 +124,10 @@ class Run:
     def __str__(self) -> str:
         last = self.final
         accuracy = "" if last.test_accuracy is None else f", test accuracy {last.test_accuracy:.2f} %"
+        together = "" if self.cost.ranks == 1 else f" on {self.cost.ranks} processes"
         return (
             f"{self.problem}, batch {self.recipe.batch_size:,}, seed {self.recipe.seed}: {self.outcome}; "
-            f"train loss {last.train_loss:.4g}, test loss {last.test_loss:.4g}{accuracy} ({self.cost.seconds:.1f} s)"
+            f"train loss {last.train_loss:.4g}, test loss {last.test_loss:.4g}{accuracy} ({self.cost.seconds:.1f} s{together})"
         )
 
     __repr__ = __str__

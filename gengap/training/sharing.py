@@ -48,13 +48,11 @@ def told_of_sharing(recipe: Recipe, ranks: Ranks, micro_batch: int | None) -> It
     """
     if recipe.micro_batch == "auto" and micro_batch is not None:
         yield f"micro_batch auto: {micro_batch:,} samples go through the network at once"
-    if ranks.size == 1:
-        return
     size = int(recipe.batch_size)
     unit = kept_together(recipe, size)
-    units = -(-size // unit)
-    each = f"about {size / ranks.size:,.0f} samples each" if units >= ranks.size else f"{units} of them have samples"
-    yield f"{ranks.size} processes share a batch of {size:,}, {each}"
+    if ranks.size > (units := -(-size // unit)):
+        stay = f", {unit} of which stay together" if unit > 1 else ""
+        yield f"only {units} of {ranks.size} processes have work: a batch has {size:,} samples{stay}"
 
 
 def dropout_seed(recipe: Recipe, ranks: Ranks, *step: int) -> int:
