@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from gengap.core.catalogue import resolve
@@ -22,32 +22,47 @@ from gengap.core.recipe.methods import (
 )
 from gengap.optim.catalogue import OPTIMIZERS
 from gengap.optim.groups import no_decay_groups
+from gengap.optim.kfac import Curvature, Kfac
 from gengap.optim.momentum_correction import correct_momentum
 from gengap.optim.wrapping import Group
 
+LIKELIHOODS: dict[str, Literal["softmax", "bernoulli", "gaussian"]] = {
+    "cross_entropy": "softmax",
+    "binary_cross_entropy": "bernoulli",
+    "mean_square": "gaussian",
+}
 # torch's optimizers with one kernel for all tensors, and the devices that have it
 FUSED = {"sgd": {"cpu", "cuda"}, "adam": {"cpu", "cuda"}, "adamw": {"cpu", "cuda"}, "adagrad": {"cpu"}}
 
 
-def build(recipe: Recipe, trained: nn.Module | Iterable[nn.Parameter], *, per_epoch: int = 1) -> Optimizer:
+def build(
+    recipe: Recipe,
+    trained: nn.Module | Iterable[nn.Parameter],
+    *,
+    per_epoch: int = 1,
+    loss: str = "cross_entropy",
+    average: Callable[[Tensor], None] | None = None,
+) -> Optimizer:
     """Make the optimizer of a recipe.
 
     Args:
         recipe: its optimizer, method and their settings are used.
         trained: the network, or its weights, all on one device.
         per_epoch: updates in an epoch, for what is counted in epochs.
+        loss: name of the problem's loss, which says what the outputs mean to K-FAC.
+        average: replaces a tensor by its mean over processes, where K-FAC shares its factors.
 
     Returns:
         An optimizer; where it has `needs_closure` its step asks for gradients itself.
 
     Raises:
-        BadInput: weights were given where the optimizer needs the network.
+        BadInput: weights were given where the optimizer needs the network, or K-FAC does not know the loss.
     """
     groups = groups_of(recipe, trained)
     if OPTIMIZERS[recipe.optimizer].takes == "model":
         if not isinstance(trained, nn.Module):
             raise BadInput(f"{recipe.optimizer} looks at layers; give it the network and not its weights")
-        return plain(recipe, groups, model=trained)
+        return kfac(recipe, groups, trained, loss=loss, average=average)
     base = partial(plain, recipe)
     return base(groups) if recipe.method is None else around(recipe, base, groups, per_epoch=per_epoch)
 
@@ -60,7 +75,25 @@ def groups_of(recipe: Recipe, trained: nn.Module | Iterable[nn.Parameter]) -> li
     return [{"params": list(weights)}]
 
 
-def plain(recipe: Recipe, groups: list[Group], *, model: nn.Module | None = None) -> Optimizer:
+def kfac(
+    recipe: Recipe, groups: list[Group], model: nn.Module, *, loss: str, average: Callable[[Tensor], None] | None
+) -> Optimizer:
+    """Make K-FAC for a loss that is a likelihood."""
+    if loss not in LIKELIHOODS:
+        raise BadInput(f"kfac needs a loss that is a likelihood ({', '.join(LIKELIHOODS)}), not {loss}")
+    curvature = Curvature(likelihood=LIKELIHOODS[loss], seed=recipe.seed)
+    return Kfac(
+        model,
+        recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        curvature=curvature,
+        params=groups,
+        average=average,
+    )
+
+
+def plain(recipe: Recipe, groups: list[Group]) -> Optimizer:
     """Make the optimizer itself, with the settings that it knows."""
     entry = OPTIMIZERS[recipe.optimizer]
     said: dict[str, Any] = {
@@ -77,7 +110,7 @@ def plain(recipe: Recipe, groups: list[Group], *, model: nn.Module | None = None
     if device in FUSED.get(recipe.optimizer, ()):
         options["fused"] = True
     make: Callable[..., Optimizer] = resolve(entry.builder)
-    return make(groups, **options) if model is None else make(model, params=groups, **options)
+    return make(groups, **options)
 
 
 def around(

@@ -89,7 +89,13 @@ class Training:
         self.model = make_network(problem, recipe, device, start=start)
         self.augment = make_augment(recipe, self.train)
         self.initial = copies(self.model.named_parameters())
-        self.optimizer = build(recipe, self.model, per_epoch=self.plan.per_epoch)
+        self.optimizer = build(
+            recipe,
+            self.model,
+            per_epoch=self.plan.per_epoch,
+            loss=problem.loss.name,
+            average=ranks.average if ranks.size > 1 else None,
+        )
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         if recipe.micro_batch == "auto":
             self.gradient.limit_pieces(fitting_piece(self.gradient, self.train, memory_limit))

@@ -68,6 +68,11 @@ class Ranks:
             for tensor, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                 tensor.copy_(total.view_as(tensor))
 
+    def average(self, tensor: Tensor) -> None:
+        """Replace a tensor by its mean over the processes, in place."""
+        self.add([tensor])
+        tensor.div_(self.size)
+
     def begin_to_add(self, flat: Tensor) -> Callable[[], None]:
         """Begin to sum one contiguous tensor over the processes, in place; what is returned waits for the end."""
         with self._together():
