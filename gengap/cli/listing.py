@@ -13,7 +13,9 @@ from gengap.core.catalogue import DATA, NETWORKS, Data, Network
 
 WIDEST = 1000  # characters
 
-app = typer.Typer(no_args_is_help=True, help="List networks, data sets, remedies, or the runs in a folder.")
+app = typer.Typer(
+    no_args_is_help=True, help="List networks, data sets, optimizers, augmentations, remedies, or the runs in a folder."
+)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -46,6 +48,26 @@ def data(*, json: JsonFlag = False) -> None:
     ]
     head = ["data", "train", "test", "input", "classes", "source, form, folder"]
     show(head, rows, {k: asdict(v) for k, v in DATA.items()}, json)
+
+
+@app.command()
+@sentences
+def optimizers(*, json: JsonFlag = False) -> None:
+    """List the optimizers of a recipe, and whose implementation each is."""
+    from gengap.optim.catalogue import OPTIMIZERS
+
+    rows = [[name, one.by, described(one.source, one.note)] for name, one in OPTIMIZERS.items()]
+    show(["optimizer", "by", "source and form"], rows, {k: asdict(v) for k, v in OPTIMIZERS.items()}, json)
+
+
+@app.command()
+@sentences
+def augmentations(*, json: JsonFlag = False) -> None:
+    """List the augmentations of a recipe."""
+    from gengap.core.augmentations import AUGMENTATIONS
+
+    rows = [[name, described(one.source, one.note)] for name, one in AUGMENTATIONS.items()]
+    show(["augmentation", "source and form"], rows, {k: asdict(v) for k, v in AUGMENTATIONS.items()}, json)
 
 
 @app.command()

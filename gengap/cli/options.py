@@ -37,7 +37,9 @@ RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", help="JSON or TOML file with recipe fields; options win.", rich_help_panel=RECIPE),
 ]
-Optimizer = Annotated[str | None, typer.Option(help="sgd, adam or adagrad. Default: adam.", rich_help_panel=RECIPE)]
+Optimizer = Annotated[
+    str | None, typer.Option(help="Of gengap list optimizers. Default: adam.", rich_help_panel=RECIPE)
+]
 Lr = Annotated[float | None, typer.Option(help="Learning rate. Default: 0.001 for adam.", rich_help_panel=RECIPE)]
 Momentum = Annotated[float | None, typer.Option(help="Momentum of sgd.", rich_help_panel=RECIPE)]
 Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's form of momentum.", rich_help_panel=RECIPE)]
@@ -58,7 +60,29 @@ UntilConverged = Annotated[
     bool, typer.Option("--converged", help="Train until the training loss stops falling.", rich_help_panel=RECIPE)
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Accumulate batches from pieces of this size.", rich_help_panel=RECIPE)
+    str | None,
+    typer.Option(
+        help="Accumulate batches from pieces of this size, or auto: as memory allows.", rich_help_panel=RECIPE
+    ),
+]
+GhostBatch = Annotated[
+    int | None, typer.Option(help="Samples that batch norm normalises together.", rich_help_panel=RECIPE)
+]
+ClipNorm = Annotated[
+    float | None, typer.Option(help="Length to which longer gradients are cut.", rich_help_panel=RECIPE)
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="sam, asam, conservative, entropy-sgd, svrg, elastic-averaging or post-local-sgd.", rich_help_panel=RECIPE
+    ),
+]
+Augment = Annotated[str | None, typer.Option(help="Of gengap list augmentations.", rich_help_panel=RECIPE)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Any field of a recipe, as FIELD=JSON; may be given several times.", rich_help_panel=RECIPE
+    ),
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, float64 or bf16 (autocast).", rich_help_panel=RECIPE)]
 MemoryFormat = Annotated[str | None, typer.Option(help="contiguous or channels_last.", rich_help_panel=RECIPE)]
@@ -99,6 +123,9 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
         BadInput: the file cannot be read, or more than one budget was given.
     """
     fields = read_fields(path) if path else {}
+    fields |= settings(options.pop("set") or [])
+    piece = options.get("micro_batch")
+    options["micro_batch"] = int(piece) if piece and piece.isdecimal() else piece
     epochs, steps, converged = options.pop("epochs"), options.pop("steps"), options.pop("converged")
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "converged": {} if converged else None}
     budgets = [{name: value} for name, value in given.items() if value is not None]
@@ -115,6 +142,32 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     if milestones is not None:
         options["schedule"] = {"name": "step", "milestones": numbers(milestones, "--milestones", "30,60")}
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def settings(given: list[str]) -> dict[str, Any]:
+    """Read FIELD=JSON.
+
+    Args:
+        given: for example 'ghost_batch=128' or 'method={"name": "sam", "rho": 0.1}'; what is no JSON is a word.
+
+    Returns:
+        Fields for a recipe.
+
+    Raises:
+        BadInput: one has no equals sign.
+    """
+    import json
+
+    found = {}
+    for one in given:
+        field, equals, text = one.partition("=")
+        if not equals or not field.strip():
+            raise BadInput(f"--set {one!r} sets nothing; write FIELD=VALUE, for example --set ghost_batch=128")
+        try:
+            found[field.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            found[field.strip()] = text.strip()
+    return found
 
 
 def numbers(text: str, name: str, example: str) -> list[float]:
