@@ -6,6 +6,7 @@ from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe
 from gengap.core.seeds import stream
 from gengap.problem.problem import Problem
+from gengap.schedules.batch import epoch_sizes
 from gengap.training.batches import kept_together
 from gengap.training.ranks import Ranks
 
@@ -19,13 +20,17 @@ def check_sharing(problem: Problem, recipe: Recipe, ranks: Ranks) -> None:
         ranks: the processes.
 
     Raises:
-        BadInput: on all of them, where the optimizer learns from the samples of one process, or where the problem or the
-            recipe is not the same everywhere.
+        BadInput: on all of them, where the problem or the recipe is not the same everywhere, or where kfac finds a process
+            without samples to estimate curvature from.
     """
     if ranks.size == 1:
         return
-    if recipe.optimizer == "kfac":
-        raise BadInput("kfac estimates curvature from the samples of one process; start it without torchrun")
+    least = min(epoch_sizes(recipe, 0, training=len(problem.samples("train"))))
+    if recipe.optimizer == "kfac" and least < ranks.size:
+        raise BadInput(
+            f"a batch of {least} samples leaves one of {ranks.size} processes without any, and kfac averages the curvature that "
+            f"each of them sees; set drop_last, or choose another batch_size or fewer processes"
+        )
     mine = [problem.fingerprint, recipe.key]
     same = mine == ranks.first(lambda: mine)
     (worst,) = ranks.largest([0 if same else 1 + ranks.rank])

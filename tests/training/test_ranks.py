@@ -240,8 +240,18 @@ def test_without_gpus_cuda_is_refused(monkeypatch):
             pass
 
 
-def test_kfac_is_refused():
+def test_kfac_needs_samples_on_every_process():
     from gengap.training.sharing import check_sharing
 
-    with pytest.raises(gengap.BadInput, match="kfac estimates curvature from the samples of one process"):
-        check_sharing(problem(), recipe(optimizer="kfac"), Ranks(0, 2))
+    with pytest.raises(gengap.BadInput, match="a batch of 1 samples leaves one of 2 processes without any, and kfac"):
+        check_sharing(problem(), recipe(optimizer="kfac", batch_size=13), Ranks(0, 2))
+
+
+def test_idle_processes_are_told():
+    from gengap.training.sharing import told_of_sharing
+
+    few = recipe(batch_size=8, ghost_batch=4)
+    assert list(told_of_sharing(few, Ranks(0, 3), None)) == [
+        "only 2 of 3 processes have work: a batch has 8 samples, 4 of which stay together"
+    ]
+    assert not list(told_of_sharing(few, Ranks(0, 2), None))
