@@ -1,7 +1,7 @@
-"""A loss as a function of some of its weights, the others held where they are."""
+"""A loss as a function of some of its weights, the others, and single rows of them, held where they are."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,17 @@ from gengap.measures.protocols import (
     check_differentiable,
 )
 
+Rows = Mapping[str, tuple[int, Tensor]]  # by weight name: the index of a row, and the row
+
+
+def with_rows(params: Params, rows: Rows) -> dict[str, Tensor]:
+    """Put rows in the place of those that weights have there; no derivative goes through them."""
+    out = dict(params)
+    for name, (index, row) in rows.items():
+        place = torch.tensor([index], device=out[name].device)
+        out[name] = out[name].index_copy(0, place, row.to(out[name])[None])
+    return out
+
 
 @dataclass(frozen=True, slots=True)
 class PartPiece:
@@ -28,6 +39,7 @@ class PartPiece:
         size: samples.
         inputs: of the samples.
         targets: of the samples.
+        rows: of weights that move, rows that do not.
     """
 
     piece: SamplePiece
@@ -35,10 +47,15 @@ class PartPiece:
     size: int
     inputs: Any
     targets: Tensor
+    rows: Rows = field(default_factory=dict)
+
+    def whole(self, params: Params) -> dict[str, Tensor]:
+        """Give all weights."""
+        return {**self.held, **with_rows(params, self.rows)}
 
     def network(self, params: Params, inputs: Any) -> Tensor:
         """Return the outputs of the network for inputs."""
-        return self.piece.network({**self.held, **params}, inputs)
+        return self.piece.network(self.whole(params), inputs)
 
     def outputs(self, params: Params) -> Tensor:
         """Return the outputs of the network for the piece."""
@@ -54,11 +71,11 @@ class PartPiece:
 
     def __call__(self, params: Params) -> Tensor:
         """Return the mean loss over the piece."""
-        return self.piece({**self.held, **params})
+        return self.piece(self.whole(params))
 
     def head(self, count: int) -> "PartPiece":
         """Give the first `count` samples."""
-        return part_piece(self.piece.head(count), self.held)
+        return part_piece(self.piece.head(count), self.held, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +86,18 @@ class Part:
         loss: of all weights.
         held: the weights that do not move, by name.
         order: names of all weights as the user has them; a plain function may go by their order.
+        rows: of weights that move, rows that do not.
     """
 
     loss: LossFunction
     held: Params
     order: tuple[str, ...]
+    rows: Rows = field(default_factory=dict)
 
     def whole(self, params: Params) -> dict[str, Tensor]:
         """Give all weights."""
-        return {name: params[name] if name in params else self.held[name] for name in self.order}
+        moving = with_rows(params, self.rows)
+        return {name: moving[name] if name in moving else self.held[name] for name in self.order}
 
     def __call__(self, params: Params) -> Tensor:
         """Return the mean loss."""
@@ -126,12 +146,12 @@ class ChunkedPart(Part):
 
     def with_chunk(self, size: int) -> "ChunkedPart":
         """Give the same in smaller pieces."""
-        return ChunkedPart(self.chunked.with_chunk(size), self.held, self.order)
+        return ChunkedPart(self.chunked.with_chunk(size), self.held, self.order, self.rows)
 
     def chunks(self, params: Params) -> Iterator[PartPiece]:
         """Yield the pieces."""
         for piece in self.chunked.chunks(self.whole(params)):
-            yield part_piece(piece, self.held)
+            yield part_piece(piece, self.held, self.rows)
 
     def value_and_grad(self, params: Params) -> tuple[float, dict[str, Tensor]]:
         """Return the mean loss and its gradient by the weights that move, piece by piece."""
@@ -149,11 +169,12 @@ class ChunkedPart(Part):
         return value / total, {name: g.div_(total) for name, g in gradient.items()}
 
 
-def part_piece(piece: SamplePiece, held: Params) -> PartPiece:
-    """Hold some weights of a piece fixed."""
-    return PartPiece(piece, held, piece.size, piece.inputs, piece.targets)
+def part_piece(piece: SamplePiece, held: Params, rows: Rows) -> PartPiece:
+    """Hold some weights of a piece fixed, and some rows of the others."""
+    return PartPiece(piece, held, piece.size, piece.inputs, piece.targets, rows)
 
 
-def part(loss: LossFunction, held: Params, order: tuple[str, ...]) -> Part:
-    """Hold some weights of a loss fixed; `order` has the names of all."""
-    return ChunkedPart(loss, held, order) if isinstance(loss, Chunked) else Part(loss, held, order)
+def part(loss: LossFunction, held: Params, order: tuple[str, ...], rows: Rows | None = None) -> Part:
+    """Hold some weights of a loss fixed, and some rows of the others; `order` has the names of all."""
+    kind = ChunkedPart if isinstance(loss, Chunked) else Part
+    return kind(loss, held, order, rows or {})

@@ -100,7 +100,7 @@ def loss_against_distance(  # noqa: PLR0913 - what is measured, how, and the arg
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 15:
         raise BadInput(f"draws is {draws!r}; give a whole number of at least 15, five for each of three bins")
     with measuring(
-        loss, params, passes="value", vectors=3, only=only, check=check, memory_limit=memory_limit
+        loss, params, passes="value", vectors=3, moves=True, only=only, check=check, memory_limit=memory_limit
     ) as session:
         base = session.loss.value(session.params)
         if not math.isfinite(base):

@@ -12,7 +12,7 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.measures import memory as m
 from gengap.measures.determinism import check_deterministic
-from gengap.measures.part import part
+from gengap.measures.part import Rows, part
 from gengap.measures.pass_cost import WORKING, Pass, pass_cost
 from gengap.measures.product_check import check_second_derivative
 from gengap.measures.protocols import (
@@ -81,6 +81,7 @@ def measuring(
     passes: Pass,
     vectors: int = 0,
     only: Names = None,
+    moves: bool = False,
     check: bool = True,
     memory_limit: str | int = DEFAULT_LIMIT,
 ) -> Iterator[Session]:
@@ -94,6 +95,8 @@ def measuring(
         vectors: how many vectors as long as the weights the measure holds at the same time.
         only: patterns of names ("*.weight", shell style); the weights they match are measured, the others held fixed.
             None: all that the model trains.
+        moves: the measure evaluates at other weights than `params`; rows that an embedding does not train (padding_idx) then
+            stay where they are, as they have no derivative either.
         check: evaluate twice first, and refuse a loss that is not deterministic; for products, also one of which torch
             makes wrong ones.
         memory_limit: bytes, or a text such as "2 GiB", that the measure may take beside what the process holds.
@@ -113,7 +116,8 @@ def measuring(
     active, held = divided(tree, only, getattr(function, "frozen", frozenset()))
     device = next(iter(active.values())).device
     with kept(), consistent_kernels(twice=passes == "product"):
-        chosen = part(function, held, tuple(tree)) if held else function
+        rows = untrained_rows(function, active) if moves else {}
+        chosen = part(function, held, tuple(tree), rows) if held or rows else function
         fit, budget = fitted(chosen, active, limit, passes, vectors)
         peak = m.PeakMemory(device)
         peak.__enter__()
@@ -154,6 +158,12 @@ def check_pieces_add_up(loss: LossFunction, params: Params) -> None:
             f"over samples (a sum, class weights or ignored targets), and would depend on the chunks; give one that is, or "
             f"evaluate all samples at once by batch_size={loss.describe().get('samples')} and a larger memory_limit"
         )
+
+
+def untrained_rows(loss: LossFunction, params: Params) -> Rows:
+    """Give the rows of the weights that the loss says are not trained, as they are."""
+    places: Mapping[str, int] = getattr(loss, "untrained_rows", {})
+    return {name: (index, params[name][index].clone()) for name, index in places.items() if name in params}
 
 
 def divided(

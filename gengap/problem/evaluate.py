@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -107,6 +108,8 @@ class LossFunction:
     Attributes:
         buffers: buffers the network is evaluated with (the running statistics of batch norm among them).
         frozen: names of parameters that the model does not train; measures leave them where they are.
+        untrained_rows: by name of an embedding's weight, the row that it does not train (padding_idx). A row of a weight
+            that has another use too is trained by that, and differentiated in both.
         source: the data set that the samples were read from, where it might give others when read again.
     """
 
@@ -128,6 +131,7 @@ class LossFunction:
         self._model, self._loss, self._samples, self._data = model.eval(), loss, samples, data
         named = dict(model.named_parameters())
         self._shapes = {name: p.shape for name, p in named.items()}
+        self.untrained_rows = padding_rows(model)
         self.frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
         self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._mode: str = batch_norm if self._norms else "none"
@@ -329,6 +333,21 @@ class LossFunction:
     def _outputs(self, params: Params, buffers: Params, inputs: Any) -> Any:
         args, kwargs = arguments(inputs)
         return functional_call(self._model, ({**params}, {**buffers}), args, kwargs)
+
+
+def padding_rows(model: nn.Module) -> dict[str, int]:
+    """Find the rows that embeddings do not train; embeddings that share their weight are made to differentiate theirs."""
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {}
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or module.padding_idx is None:
+            continue
+        if uses[id(module.weight)] == 1 and id(module.weight) in names:
+            found[names[id(module.weight)]] = module.padding_idx
+        elif isinstance(module, nn.Embedding):
+            module.padding_idx = None  # of the private copy: half a derivative is that of no function
+    return found
 
 
 def in_dtype_of(params: Params, buffers: Params) -> Params:

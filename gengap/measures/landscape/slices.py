@@ -135,7 +135,8 @@ def slice_1d(  # noqa: PLR0913 - options, by keyword only
     A random direction is scaled by default so that each of its filters has the norm of the same filter of the weights:
     the picture then does not change when a layer with batch norm, or a pair of layers around a ReLU, is rescaled. A filter
     is an entry of the first axis of a tensor with two axes or more: what makes one output of a linear or convolutional
-    layer, and one row of an embedding. Frozen weights do not move. Costs one forward pass of each loss at each position.
+    layer, and one row of an embedding. Frozen weights do not move, nor do rows that an embedding does not train
+    (padding_idx). Costs one forward pass of each loss at each position.
 
     Batch norm is that of the losses: "batch" and "recompute" adapt to each point, the running averages of "running" are
     those of the point in the middle.
@@ -285,7 +286,7 @@ def axes_of(
     found = []
     for i in range(count):
         name = "direction" if count == 1 else f"directions[{i}]"
-        raw = random_direction(moving, seed, i) if given is None else given_direction(given[i], moving, name)
+        raw = drawn(losses, moving, seed, i) if given is None else given_direction(given[i], moving, name)
         found.append(scaled(raw, moving, how, vectors))
     angle = cosine(*found) if count == 2 else None
     if angle is not None and 1 - abs(angle) < 1e-9:
@@ -300,6 +301,16 @@ def axes_of(
         moved=sum(p.numel() for p in found[0].values()),
         directions=tuple(found),
     )
+
+
+def drawn(losses: Losses, moving: Mapping[str, Tensor], seed: int, index: int) -> Tree:
+    """Draw a random direction, without the rows that an embedding does not train."""
+    found = random_direction(moving, seed, index)
+    for function in losses if isinstance(losses, Sequence) else [losses]:
+        rows: Mapping[str, int] = getattr(function, "untrained_rows", {})
+        for name in rows.keys() & found.keys():
+            found[name][rows[name]] = 0
+    return found
 
 
 def moved(losses: Losses, params: Mapping[str, Tensor], only: Names) -> dict[str, Tensor]:

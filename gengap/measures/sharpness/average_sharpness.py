@@ -110,7 +110,7 @@ def average_sharpness(  # noqa: PLR0913 - what is measured, how, and the argumen
     if unit not in get_args(Unit):
         raise BadInput(f"unit is {unit!r}; choose one of {', '.join(get_args(Unit))}")
     with measuring(
-        loss, params, passes="value", vectors=VECTORS, only=only, check=check, memory_limit=memory_limit
+        loss, params, passes="value", vectors=VECTORS, moves=True, only=only, check=check, memory_limit=memory_limit
     ) as session:
         base = session.loss.value(session.params)
         check_finite(base)

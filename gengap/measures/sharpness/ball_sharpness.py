@@ -153,6 +153,7 @@ def ball_sharpness(  # noqa: PLR0913 - what is measured, how, and the arguments 
         params,
         passes="gradient",
         vectors=doubles(tree, VECTORS),
+        moves=True,
         only=only,
         check=check,
         memory_limit=memory_limit,

@@ -256,6 +256,7 @@ def sharpness(  # noqa: PLR0913 - what is measured, how, and the arguments of ev
         *(loss, params),
         passes="gradient",
         vectors=doubles(tree, VECTORS),
+        moves=True,
         only=only,
         check=check,
         memory_limit=memory_limit,

@@ -110,7 +110,7 @@ def random_rise(  # noqa: PLR0913 - what is measured, how, and the arguments of 
     if directions not in get_args(Directions):
         raise BadInput(f"directions is {directions!r}; choose one of {', '.join(get_args(Directions))}")
     with measuring(
-        loss, params, passes="value", vectors=VECTORS, only=only, check=check, memory_limit=memory_limit
+        loss, params, passes="value", vectors=VECTORS, moves=True, only=only, check=check, memory_limit=memory_limit
     ) as session:
         base = session.loss.value(session.params)
         check_base(base)

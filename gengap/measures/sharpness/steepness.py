@@ -133,6 +133,7 @@ def steep_fraction(  # noqa: PLR0913 - what is measured, how, and the arguments 
         params,
         passes="product" if along == "curvature" else "gradient",
         vectors=VECTORS + (0 if along == "curvature" else doubles(tree, BALL_VECTORS)),
+        moves=along == "directions",
         only=only,
         check=check,
         memory_limit=memory_limit,

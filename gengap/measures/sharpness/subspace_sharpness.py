@@ -178,6 +178,7 @@ def subspace_sharpness(  # noqa: PLR0913 - what is measured, how, and the argume
         params,
         passes="gradient",
         vectors=doubles(tree, VECTORS),
+        moves=True,
         only=only,
         check=check,
         memory_limit=memory_limit,
