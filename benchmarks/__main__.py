@@ -14,6 +14,7 @@ SUBJECTS = (
     "sharpness",
     "noise",
     "monitor",
+    "ranks",
     "ghost_batch_norm",
     "augmentation",
     "startup",

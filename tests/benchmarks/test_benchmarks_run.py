@@ -16,6 +16,7 @@ SUBJECTS = (
     "sharpness",
     "noise",
     "monitor",
+    "ranks",
     "ghost_batch_norm",
     "augmentation",
     "startup",
