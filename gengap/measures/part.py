@@ -15,6 +15,7 @@ from gengap.measures.protocols import (
     SamplePiece,
     Scored,
     check_differentiable,
+    differentiated,
 )
 
 Rows = Mapping[str, tuple[int, Tensor]]  # by weight name: the index of a row, and the row
@@ -109,12 +110,7 @@ class Part:
 
     def value_and_grad(self, params: Params) -> tuple[float, dict[str, Tensor]]:
         """Return the mean loss and its gradient by the weights that move."""
-        own = {name: p.detach().requires_grad_() for name, p in params.items()}
-        with torch.enable_grad():
-            value = self(own)
-        check_differentiable(value)
-        found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
-        return float(value.detach()), dict(zip(own, found, strict=True))
+        return differentiated(self, params)
 
     def score(self, params: Params) -> Scored:
         """Return mean loss and accuracy."""

@@ -236,16 +236,8 @@ class Plain:
 
         Returns:
             The loss and the gradient by name; zero for weights that the loss does not use.
-
-        Raises:
-            BadInput: nothing can be differentiated.
         """
-        own = {name: p.detach().requires_grad_() for name, p in params.items()}
-        with torch.enable_grad():
-            value = self(own)
-        check_differentiable(value)
-        found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
-        return float(value.detach()), dict(zip(own, found, strict=True))
+        return differentiated(self, params)
 
     def score(self, params: Params) -> PlainScore:
         """Return the loss; right answers cannot be counted."""
@@ -254,6 +246,24 @@ class Plain:
     def describe(self) -> dict[str, Any]:
         """Say that nothing is known about the data."""
         return dict(UNKNOWN)
+
+
+def differentiated(function: Callable[[Params], Tensor], params: Params) -> tuple[float, dict[str, Tensor]]:
+    """Evaluate a function and differentiate it once.
+
+    Args:
+        function: maps weights by name to a scalar.
+        params: weights by name, floating.
+
+    Returns:
+        Value and gradient by name; zero for weights that the function does not use.
+    """
+    own = {name: p.detach().requires_grad_() for name, p in params.items()}
+    with torch.enable_grad():
+        value = function(own)
+    check_differentiable(value)
+    found = torch.autograd.grad(value, list(own.values()), allow_unused=True, materialize_grads=True)
+    return float(value.detach()), dict(zip(own, found, strict=True))
 
 
 def check_differentiable(value: Tensor) -> None:

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gengap.measures import memory as m
 from gengap.measures.curvature.linearised import Linearise, Product, outer_curvature, second_derivative
+from gengap.measures.kept_graphs import KeptGraphs
 from gengap.measures.protocols import Piece, pieces, sample_pieces
 from gengap.measures.session import Session
 from gengap.measures.trees import common_dtype, size, unravel
@@ -75,20 +75,19 @@ class Curvature:
         self.products = 0
         self._session, self._linearise, self._every = session, linearise, every
         self._own = {name: p.detach().clone().requires_grad_() for name, p in session.params.items()}
-        self._kept: list[tuple[int, Product]] = []
-        self._room, self._all_kept = session.memory.free, False
+        self._graphs: KeptGraphs[Piece, tuple[int, Product]] = KeptGraphs(session, session.memory.free)
 
     @property
     def kept(self) -> int:
         """Pieces whose graph is kept."""
-        return len(self._kept)
+        return len(self._graphs.kept)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Multiply a vector of shape (P,)."""
         direction = list(unravel(vector, self._own).values())
         out = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         slots, total = out.split([p.numel() for p in self._own.values()]), 0
-        for samples, product in self._each():
+        for samples, product in self._graphs.each(self._chosen, self._made):
             total += samples
             for slot, found in zip(slots, product(direction), strict=True):
                 if found is not None:
@@ -97,24 +96,9 @@ class Curvature:
         self.products += 1
         return out.div_(total)
 
-    def _each(self) -> Iterator[tuple[int, Product]]:
-        """Give the pieces' sample counts and products, from memory where they are kept."""
-        yield from list(self._kept)
-        if self._all_kept:
-            return
-        count, known = 0, len(self._kept)
-        for count, piece in enumerate(self._chosen(), 1):
-            if count <= known:
-                continue
-            with torch.enable_grad():
-                product = self._linearise(piece, self._own)
-            cost = int(self._session.memory.kept_per_sample * piece.size) + m.tree_bytes(self._own)
-            if cost <= self._room and count == len(self._kept) + 1:
-                self._room -= cost
-                self._kept.append((piece.size, product))
-            yield piece.size, product
-            del product  # the caller's is the last reference, unless it is kept
-        self._all_kept = count == len(self._kept)
+    def _made(self, piece: Piece) -> tuple[int, Product]:
+        with torch.enable_grad():
+            return piece.size, self._linearise(piece, self._own)
 
     def _chosen(self) -> Iterator[Piece]:
         for index, piece in enumerate(pieces(self._session.loss, self._own)):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gengap.measures.memory import tree_bytes
+from gengap.measures.kept_graphs import KeptGraphs
 from gengap.measures.protocols import SamplePiece, measured_on, sample_pieces
 from gengap.measures.session import Session
 from gengap.measures.trees import common_dtype, size, unravel
@@ -64,11 +64,10 @@ class Jacobian:
 
     def __init__(self, session: Session, what: str, room: int) -> None:
         self.size, self.device, self.dtype = size(session.params), session.device, common_dtype(session.params)
-        self._session, self._what, self._room = session, what, room
+        self._session, self._what = session, what
         self.samples = measured_on(session.loss)["samples"] or sum(p.size for p in self._pieces())
         self._own = {name: p.detach().clone().requires_grad_() for name, p in session.params.items()}
-        self._kept: list[Rows] = []
-        self._all_kept = False
+        self._graphs: KeptGraphs[SamplePiece, Rows] = KeptGraphs(session, room)
 
     def times(self, vector: Tensor) -> Tensor:
         """Return J v, shape (N,), float64 on the CPU, for v of shape (P,)."""
@@ -105,19 +104,4 @@ class Jacobian:
                 slot.add_(g.reshape(-1))
 
     def _each(self) -> Iterator[Rows]:
-        """Give the pieces, from memory where they are kept."""
-        yield from list(self._kept)
-        if self._all_kept:
-            return
-        count, known = 0, len(self._kept)
-        for count, piece in enumerate(self._pieces(), 1):
-            if count <= known:
-                continue
-            made = Rows(piece, self._own)
-            cost = int(self._session.memory.kept_per_sample * piece.size) + tree_bytes(self._own)
-            if cost <= self._room and count == len(self._kept) + 1:
-                self._room -= cost
-                self._kept.append(made)
-            yield made
-            del made  # the caller's is the last reference, unless it is kept
-        self._all_kept = count == len(self._kept)
+        return self._graphs.each(self._pieces, lambda piece: Rows(piece, self._own))
