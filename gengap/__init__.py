@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gengap.core.errors import BadInput, GengapError, Interrupted, MissingData, OutOfSpace
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
+    from gengap.data.augment import make_augmentation
+    from gengap.data.labels import randomise_labels
     from gengap.measurement.run import Measurement, measure
     from gengap.measures.curvature.density import Density, spectral_density
     from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
@@ -40,6 +42,34 @@ if TYPE_CHECKING:
     from gengap.measures.sharpness.random_rise import RandomRise, random_rise
     from gengap.measures.sharpness.steepness import SteepFraction, steep_fraction
     from gengap.measures.sharpness.subspace_sharpness import SubspaceSharpness, subspace_sharpness
+    from gengap.nets.dropout import set_dropout
+    from gengap.nets.norm_conversion import (
+        average_statistics,
+        convert_ghost_batch_norm,
+        convert_plain_batch_norm,
+        convert_span_batch_norm,
+        last_batch_statistics,
+    )
+    from gengap.nets.norms import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+    from gengap.nets.span_norms import SpanBatchNorm1d, SpanBatchNorm2d, SpanBatchNorm3d
+    from gengap.objectives.adversarial import Adversarial
+    from gengap.objectives.label_smoothing import smooth
+    from gengap.objectives.stability import Stability
+    from gengap.optim.conservative import Conservative
+    from gengap.optim.entropy_sgd import EntropySgd, Walk
+    from gengap.optim.full_batch import FullBatchGradientDescent
+    from gengap.optim.gradient_noise import IsotropicNoise, MultiplicativeNoise, matched_sigma
+    from gengap.optim.groups import no_decay_groups
+    from gengap.optim.kfac import Curvature, Kfac
+    from gengap.optim.lamb import Lamb
+    from gengap.optim.lars import Lars
+    from gengap.optim.lbfgs import Lbfgs
+    from gengap.optim.mixing import Elastic, PostLocal
+    from gengap.optim.momentum_correction import correct_momentum
+    from gengap.optim.rmsprop_warmup import RmspropWarmup
+    from gengap.optim.sam import Sam
+    from gengap.optim.svrg import Svrg
+    from gengap.optim.workers import Worker, Workers
     from gengap.problem.checkpoint import Checkpoint, load_checkpoint
     from gengap.problem.from_model import loss_function
     from gengap.problem.load import load
@@ -47,36 +77,55 @@ if TYPE_CHECKING:
     from gengap.store.store import Store
     from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
     from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
+    from gengap.training.parts import SampleLR, ScheduledBatchSampler
+    from gengap.training.piggyback import Piggyback, piggyback
     from gengap.training.run import Run
     from gengap.training.snapshots import Probe, Snapshot, SnapshotFolder
     from gengap.training.solo import train
 
 PUBLIC = {
+    "Adversarial": "gengap.objectives.adversarial",
     "AverageSharpness": "gengap.measures.sharpness.average_sharpness",
     "BadInput": "gengap.core.errors",
     "BallSharpness": "gengap.measures.sharpness.ball_sharpness",
     "Checkpoint": "gengap.problem.checkpoint",
     "Comparison": "gengap.comparison",
+    "Conservative": "gengap.optim.conservative",
     "CovarianceEigenvalues": "gengap.measures.noise.covariance",
+    "Curvature": "gengap.optim.kfac",
     "CurvatureNoiseScale": "gengap.measures.noise.curvature_scale",
     "Density": "gengap.measures.curvature.density",
     "Distance": "gengap.measures.distance",
     "DistanceCurve": "gengap.measures.diffusion",
     "DistanceFollower": "gengap.measures.diffusion",
     "Eigenvalues": "gengap.measures.curvature.eigenvalues",
+    "Elastic": "gengap.optim.mixing",
+    "EntropySgd": "gengap.optim.entropy_sgd",
     "Estimate": "gengap.core.estimate",
     "Evidence": "gengap.measures.evidence.log_evidence",
+    "FullBatchGradientDescent": "gengap.optim.full_batch",
     "GengapError": "gengap.core.errors",
+    "GhostBatchNorm1d": "gengap.nets.norms",
+    "GhostBatchNorm2d": "gengap.nets.norms",
+    "GhostBatchNorm3d": "gengap.nets.norms",
     "InterpolationSpec": "gengap.studies.study",
     "Interrupted": "gengap.core.errors",
+    "IsotropicNoise": "gengap.optim.gradient_noise",
+    "Kfac": "gengap.optim.kfac",
+    "Lamb": "gengap.optim.lamb",
+    "Lars": "gengap.optim.lars",
+    "Lbfgs": "gengap.optim.lbfgs",
     "Measurement": "gengap.measurement.run",
     "MissingData": "gengap.core.errors",
+    "MultiplicativeNoise": "gengap.optim.gradient_noise",
     "NoiseScale": "gengap.measures.noise.noise_scale",
     "NoiseScaleMonitor": "gengap.measures.noise.monitor",
     "NoiseScaleReading": "gengap.measures.noise.reading",
     "OutOfSpace": "gengap.core.errors",
     "Path": "gengap.measures.landscape.paths",
+    "Piggyback": "gengap.training.piggyback",
     "Plane": "gengap.measures.landscape.plane",
+    "PostLocal": "gengap.optim.mixing",
     "Probe": "gengap.training.snapshots",
     "Problem": "gengap.problem.problem",
     "RandomPotential": "gengap.measures.random_potential",
@@ -85,7 +134,11 @@ PUBLIC = {
     "RecipeNoise": "gengap.measures.noise.noise_scale",
     "Rescaling": "gengap.measures.rescalings",
     "RescalingCheck": "gengap.measures.rescaling",
+    "RmspropWarmup": "gengap.optim.rmsprop_warmup",
     "Run": "gengap.training.run",
+    "Sam": "gengap.optim.sam",
+    "SampleLR": "gengap.training.parts",
+    "ScheduledBatchSampler": "gengap.training.parts",
     "SdeNoise": "gengap.theory.noise_scale",
     "Sharpness": "gengap.measures.sharpness.box_sharpness",
     "SharpnessSpec": "gengap.studies.study",
@@ -93,18 +146,31 @@ PUBLIC = {
     "Slice2D": "gengap.measures.landscape.slices",
     "Snapshot": "gengap.training.snapshots",
     "SnapshotFolder": "gengap.training.snapshots",
+    "SpanBatchNorm1d": "gengap.nets.span_norms",
+    "SpanBatchNorm2d": "gengap.nets.span_norms",
+    "SpanBatchNorm3d": "gengap.nets.span_norms",
+    "Stability": "gengap.objectives.stability",
     "StableLr": "gengap.measures.curvature.stability",
     "SteepFraction": "gengap.measures.sharpness.steepness",
     "Store": "gengap.store.store",
     "Study": "gengap.studies.study",
     "SubspaceSharpness": "gengap.measures.sharpness.subspace_sharpness",
+    "Svrg": "gengap.optim.svrg",
     "Trace": "gengap.measures.curvature.trace",
     "Trajectory": "gengap.measures.landscape.trajectory",
+    "Walk": "gengap.optim.entropy_sgd",
+    "Worker": "gengap.optim.workers",
+    "Workers": "gengap.optim.workers",
     "adam_factors": "gengap.measures.noise.metric",
     "average_sharpness": "gengap.measures.sharpness.average_sharpness",
+    "average_statistics": "gengap.nets.norm_conversion",
     "ball_sharpness": "gengap.measures.sharpness.ball_sharpness",
     "compare": "gengap.comparison",
     "comparison_study": "gengap.comparison",
+    "convert_ghost_batch_norm": "gengap.nets.norm_conversion",
+    "convert_plain_batch_norm": "gengap.nets.norm_conversion",
+    "convert_span_batch_norm": "gengap.nets.norm_conversion",
+    "correct_momentum": "gengap.optim.momentum_correction",
     "covariance_eigenvalues": "gengap.measures.noise.covariance",
     "curvature_noise_scale": "gengap.measures.noise.curvature_scale",
     "displacement_angle": "gengap.measures.distance",
@@ -113,24 +179,32 @@ PUBLIC = {
     "distance_ratio": "gengap.measures.distance",
     "find_rescalings": "gengap.measures.rescalings",
     "interpolate": "gengap.measures.landscape.paths",
+    "last_batch_statistics": "gengap.nets.norm_conversion",
     "load": "gengap.problem.load",
     "load_checkpoint": "gengap.problem.checkpoint",
     "log_evidence": "gengap.measures.evidence.log_evidence",
     "loss_against_distance": "gengap.measures.random_potential",
     "loss_function": "gengap.problem.from_model",
+    "make_augmentation": "gengap.data.augment",
+    "matched_sigma": "gengap.optim.gradient_noise",
     "max_stable_lr": "gengap.measures.curvature.stability",
     "measure": "gengap.measurement.run",
+    "no_decay_groups": "gengap.optim.groups",
     "noise_scale": "gengap.measures.noise.noise_scale",
+    "piggyback": "gengap.training.piggyback",
     "plane": "gengap.measures.landscape.plane",
     "random_rise": "gengap.measures.sharpness.random_rise",
+    "randomise_labels": "gengap.data.labels",
     "read_study": "gengap.studies.study",
     "recipe_noise": "gengap.measures.noise.noise_scale",
     "recipe_noise_scale": "gengap.theory.noise_scale",
     "rescaling_check": "gengap.measures.rescaling",
     "sde_noise_scale": "gengap.theory.noise_scale",
+    "set_dropout": "gengap.nets.dropout",
     "sharpness": "gengap.measures.sharpness.box_sharpness",
     "slice_1d": "gengap.measures.landscape.slices",
     "slice_2d": "gengap.measures.landscape.slices",
+    "smooth": "gengap.objectives.label_smoothing",
     "spectral_density": "gengap.measures.curvature.density",
     "steep_fraction": "gengap.measures.sharpness.steepness",
     "subspace_overlap": "gengap.measures.noise.covariance",
@@ -144,31 +218,48 @@ PUBLIC = {
 }
 
 __all__ = [
+    "Adversarial",
     "AverageSharpness",
     "BadInput",
     "BallSharpness",
     "Checkpoint",
     "Comparison",
+    "Conservative",
     "CovarianceEigenvalues",
+    "Curvature",
     "CurvatureNoiseScale",
     "Density",
     "Distance",
     "DistanceCurve",
     "DistanceFollower",
     "Eigenvalues",
+    "Elastic",
+    "EntropySgd",
     "Estimate",
     "Evidence",
+    "FullBatchGradientDescent",
     "GengapError",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
     "InterpolationSpec",
     "Interrupted",
+    "IsotropicNoise",
+    "Kfac",
+    "Lamb",
+    "Lars",
+    "Lbfgs",
     "Measurement",
     "MissingData",
+    "MultiplicativeNoise",
     "NoiseScale",
     "NoiseScaleMonitor",
     "NoiseScaleReading",
     "OutOfSpace",
     "Path",
+    "Piggyback",
     "Plane",
+    "PostLocal",
     "Probe",
     "Problem",
     "RandomPotential",
@@ -177,7 +268,11 @@ __all__ = [
     "RecipeNoise",
     "Rescaling",
     "RescalingCheck",
+    "RmspropWarmup",
     "Run",
+    "Sam",
+    "SampleLR",
+    "ScheduledBatchSampler",
     "SdeNoise",
     "Sharpness",
     "SharpnessSpec",
@@ -185,18 +280,31 @@ __all__ = [
     "Slice2D",
     "Snapshot",
     "SnapshotFolder",
+    "SpanBatchNorm1d",
+    "SpanBatchNorm2d",
+    "SpanBatchNorm3d",
+    "Stability",
     "StableLr",
     "SteepFraction",
     "Store",
     "Study",
     "SubspaceSharpness",
+    "Svrg",
     "Trace",
     "Trajectory",
+    "Walk",
+    "Worker",
+    "Workers",
     "adam_factors",
     "average_sharpness",
+    "average_statistics",
     "ball_sharpness",
     "compare",
     "comparison_study",
+    "convert_ghost_batch_norm",
+    "convert_plain_batch_norm",
+    "convert_span_batch_norm",
+    "correct_momentum",
     "covariance_eigenvalues",
     "curvature_noise_scale",
     "displacement_angle",
@@ -205,24 +313,32 @@ __all__ = [
     "distance_ratio",
     "find_rescalings",
     "interpolate",
+    "last_batch_statistics",
     "load",
     "load_checkpoint",
     "log_evidence",
     "loss_against_distance",
     "loss_function",
+    "make_augmentation",
+    "matched_sigma",
     "max_stable_lr",
     "measure",
+    "no_decay_groups",
     "noise_scale",
+    "piggyback",
     "plane",
     "random_rise",
+    "randomise_labels",
     "read_study",
     "recipe_noise",
     "recipe_noise_scale",
     "rescaling_check",
     "sde_noise_scale",
+    "set_dropout",
     "sharpness",
     "slice_1d",
     "slice_2d",
+    "smooth",
     "spectral_density",
     "steep_fraction",
     "subspace_overlap",
