@@ -12,11 +12,12 @@ import pytest
 import torch
 from rank_cases import IN_THREE, OTHER, SAME, STOPPED, masked, record, train
 from torch.nn import functional
-from training_problems import Counted, normed, points, problem, recipe
+from training_problems import Counted, Rows, normed, points, problem, recipe
 
 import gengap
 from gengap.core.seeds import stream
 from gengap.data.order import permutation
+from gengap.training.batches import rest_of_epoch
 from gengap.training.ranks import ALONE, Ranks, find_ranks
 
 pytestmark = pytest.mark.ranks
@@ -211,6 +212,23 @@ def test_shares_cover_a_batch_and_keep_units_whole():
                 assert all(start % unit == 0 or start == samples for start, _ in parts)
                 units = [math.ceil((stop - start) / unit) for start, stop in parts]
                 assert max(units) - min(units) <= 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fields", [{"batch_size": 13}, {"batch_size": 18, "ghost_batch": 8}, {"batch_size": 39}])
+def test_the_shares_of_an_epoch_are_its_batches(streamed, fields):
+    kept = problem(train=Rows(*points()), memory_limit=1) if streamed else problem()
+    how = {"recipe": recipe(**fields), "epoch": 1, "position": 0, "step": 4, "current": 0, "augment": None}
+    train = kept.samples("train").to(torch.device("cpu"), torch.float64)
+    assert type(train).__name__ == ("Streamed" if streamed else "InMemory")
+    whole = list(rest_of_epoch(train, ranks=ALONE, **how))
+    parts = [list(rest_of_epoch(train, ranks=Ranks(rank, 3), **how)) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sum(len(share) for share in shares) == len(batch) == batch.total
+        for name in ("inputs", "targets", "indices"):
+            assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(batch, name))
+        assert all(share.total == batch.total and share.step == batch.step for share in shares)
+        assert [share.offset for share in shares] == [sum(len(before) for before in shares[:rank]) for rank in range(3)]
 
 
 def test_alone_nothing_is_said():
