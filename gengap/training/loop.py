@@ -3,12 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Message, Progress
@@ -22,7 +19,6 @@ from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan
 from gengap.schedules.lr import is_constant, learning_rate, told
 from gengap.training.batches import rest_of_epoch, whole_set
-from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
 from gengap.training.evaluation import Evaluation
 from gengap.training.interrupt import StopRequest
 from gengap.training.micro_batch import fitting_piece
@@ -36,19 +32,6 @@ from gengap.training.step import make_update
 
 BLOCK = 32  # updates between looks at the clock and at the losses, which on a GPU wait for the device
 AGREE_SECONDS = 1.0  # about as long as one of several processes goes on after it was asked to stop
-COUNTERS = (
-    "step",
-    "samples",
-    "epoch",
-    "position",
-    "epoch_loss",
-    "best",
-    "stale",
-    "seconds",
-    "evaluation_seconds",
-    "lr",
-    "batch_size",
-)
 
 
 class Training:
@@ -350,54 +333,10 @@ class Training:
             ),
         )
 
-    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Give the whole state as JSON and tensors."""
-        optimizer, memory = pack_optimizer(self.optimizer.state_dict())
-        numbers = {name: getattr(self, name) for name in COUNTERS}
-        numbers["best"] = None if math.isinf(self.best) else self.best
-        numbers["history"] = [asdict(point) for point in self.history]
-        numbers["optimizer"] = optimizer
-        halves = self.gradient.halves
-        numbers["halves"] = None if halves is None else [halves.trace, halves.squared_norm]
-        numbers["micro_batch"] = self.gradient.micro_batch
-        numbers["outcome"] = asdict(self.outcome) if self.outcome else None
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"initial/{k}": v for k, v in self.initial.items()} | memory
-        tensors |= random_state(self.device, self.ranks)
-        return numbers, tensors
-
-    def unpack(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Take up the state that `pack` gave."""
-        for name in COUNTERS:
-            setattr(self, name, numbers.get(name, getattr(self, name)))  # old files lack what came later
-        self.best = math.inf if numbers["best"] is None else numbers["best"]
-        self.history = [Point(**point) for point in numbers["history"]]
-        self.due = [step for step in self.due if step > self.history[-1].step]
-        self.showing.go_on_from(self.step)
-        self.outcome = Outcome(**numbers["outcome"]) if numbers["outcome"] else None
-        model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-        self.model.load_state_dict(model)
-        self.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
-        match_layouts(self.optimizer)
-        if self.gradient.halves is not None and numbers.get("halves"):
-            self.gradient.halves.trace, self.gradient.halves.squared_norm = numbers["halves"]
-        if self.recipe.micro_batch == "auto":
-            self.gradient.limit_pieces(numbers.get("micro_batch"))
-        if not restore_random_state(tensors, self.device, self.ranks):
-            torch.manual_seed(dropout_seed(self.recipe, self.ranks, self.step))
-
 
 def copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Copy tensors out of the graph."""
     return {name: value.detach().clone() for name, value in named}
-
-
-def match_layouts(optimizer: Optimizer) -> None:
-    """Lay the memory of an optimizer out as its weights are: fused kernels pair the two by their place in storage."""
-    for weight, memory in optimizer.state.items():
-        for name, value in memory.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                memory[name] = torch.empty_like(weight).copy_(value)
 
 
 def diverged(step: int, value: float) -> Outcome:

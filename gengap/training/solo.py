@@ -22,6 +22,7 @@ from gengap.training.run import Run
 from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
 from gengap.training.start import Start, as_start, fingerprint
+from gengap.training.state import pack, unpack
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -201,7 +202,7 @@ class Keeper:
         found = self.training.ranks.first(self._read)
         if found is None:
             return
-        self.training.unpack(*found)
+        unpack(self.training, *found)
         if self.training.outcome is None:
             listen(Message(f"resumed from {self.path} at step {self.training.step:,}"))
 
@@ -220,6 +221,6 @@ class Keeper:
 
     def save(self) -> None:
         """Save now."""
-        state = self.training.pack()
+        state = pack(self.training)
         self.training.ranks.first(lambda: save(self.path, self.identity, *state))
         self.last = time.monotonic()
