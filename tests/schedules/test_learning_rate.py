@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gengap.core.recipe import Recipe
-from gengap.schedules.lr import is_constant, learning_rate
+from gengap.schedules.lr import is_constant, learning_rate, told
 
 N = 1000
 
@@ -92,3 +92,51 @@ def test_schedules_know_samples_and_not_steps():
         small, large = (recipe(schedule=schedule, batch_size=b, warmup={"epochs": 3}) for b in (10, 500))
         seen = range(0, 40 * N + 1, 500)
         assert rates(small, seen) == rates(large, seen)
+
+
+def test_pieces_of_hoffer_et_al_wide_resnet():
+    """The regime of their code: 0.1, then 0.02 at epoch 60, 4e-3 at 120, 1e-4 at 140."""
+    made = recipe(lr=0.1, schedule={"name": "piecewise", "milestones": [60, 120, 140], "factors": [0.2, 0.04, 0.001]})
+    seen = rates(made, [0, 59_999, 60_000, 119_999, 120_000, 139_999, 140_000, 199_000])
+    assert seen == pytest.approx([0.1, 0.1, 0.02, 0.02, 4e-3, 4e-3, 1e-4, 1e-4])
+
+
+def test_polynomial_of_you_et_al():
+    made = recipe(schedule={"name": "polynomial", "power": 2, "final": 0.0})
+    assert rates(made, [0, 10_000, 20_000, 40_000, 50_000]) == pytest.approx([0.8, 0.45, 0.2, 0, 0], abs=1e-15)
+    linear = recipe(schedule={"name": "polynomial", "power": 1, "final": 0.5})
+    assert rates(linear, [0, 20_000, 40_000]) == pytest.approx([0.8, 0.6, 0.4])
+
+
+def test_slow_start_of_akiba_et_al():
+    """arXiv:1711.04325: of 90 epochs 40 at 0.5, 30 at 0.075, 15 at 0.01, 5 at 0.001 times the rate."""
+    made = recipe(lr=1.0, schedule="slow-start", budget={"epochs": 90})
+    found = [rates(made, [epoch * N, epoch * N + N - 1], total=90 * N) for epoch in range(90)]
+    table = [0.5] * 40 + [0.075] * 30 + [0.01] * 15 + [0.001] * 5
+    assert found == [[factor, factor] for factor in table]
+
+
+def test_goyal_et_al_warm_up_from_the_rate_of_the_reference():
+    """Batch 8,192 for 256 at 0.1: 3.2, reached after 5 epochs from 0.1."""
+    rule = {"name": "linear", "reference_batch": 256}
+    made = recipe(lr=0.1, batch_size=8192, lr_rule=rule, warmup={"epochs": 5, "start": "reference"})
+    assert rates(made, [0, 2_500, 5_000, 9_000]) == pytest.approx([0.1, 1.65, 3.2, 3.2])
+    assert told(made) == "lr 0.1 becomes 3.2: linear rule, batch 8,192 for 256"
+
+
+def test_square_root_and_momentum():
+    rule = {"name": "sqrt", "reference_batch": 128}
+    assert rates(recipe(lr=0.1, batch_size=2048, lr_rule=rule), [0]) == pytest.approx([0.4])
+    effective = {"name": "linear", "reference_batch": 100, "reference_momentum": 0.9}
+    made = recipe(lr=0.1, momentum=0.95, batch_size=200, lr_rule=effective)
+    assert rates(made, [0]) == pytest.approx([0.1])  # twice the batch, half of 1 - m
+    assert "momentum 0.95 for 0.9" in told(made)
+    assert told(recipe()) == ""
+
+
+def test_regime_adaptation_stretches_milestones_and_warm_up():
+    made = recipe(
+        batch_size=400, regime_adaptation=100, schedule={"name": "step", "milestones": [10]}, warmup={"epochs": 2}
+    )
+    seen = rates(made, [0, 4_000, 8_000, 39_999, 40_000], total=160 * N)
+    assert seen == pytest.approx([0, 0.4, 0.8, 0.8, 0.08])
