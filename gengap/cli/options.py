@@ -141,7 +141,6 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
         raise BadInput(f"--milestones goes with the schedule step, not with {options['schedule']}; give one of them")
     if milestones is not None:
         options["schedule"] = {"name": "step", "milestones": numbers(milestones, "--milestones", "30,60")}
-    options["micro_batch"] = batch(options["micro_batch"])
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}
 
 
