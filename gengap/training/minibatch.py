@@ -55,10 +55,6 @@ class Minibatch:
             yield replace(self, inputs=inputs, targets=targets, indices=indices, offset=offset)
             offset += targets.shape[0]
 
-    def alone(self) -> "Minibatch":
-        """Take these samples for a whole batch: the loss is their own mean."""
-        return replace(self, total=len(self), offset=0)
-
     def of_none(self) -> "Minibatch":
         """Keep nothing but the place."""
         rows = torch.empty(0, dtype=torch.int64, device=self.targets.device)
