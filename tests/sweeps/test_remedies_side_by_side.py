@@ -1,0 +1,106 @@
+"""A comparison with remedies. Oracle: the same runs made alone, and differences taken by hand."""
+
+import json
+
+import pytest
+import torch
+
+import gengap
+from gengap.core.errors import BadInput
+from gengap.report import remedies
+from gengap.training.solo import train
+
+
+def problem():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 4, generator=g)
+    y = (x.sum(1) + 0.5 * torch.randn(60, generator=g) > 0).long()
+
+    def model():
+        return torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        )
+
+    return gengap.Problem(model=model, loss="cross_entropy", train=(x[:40], y[:40]), test=(x[40:], y[40:]), name="sums")
+
+
+HOW = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "budget": {"epochs": 3}}
+NAMES = ["sqrt-lr", "sqrt-lr+ghost-bn", "sam"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("side") / "out"
+    made = gengap.compare(
+        problem(),
+        small=4,
+        large=20,
+        seeds=2,
+        recipe=HOW,
+        remedies=NAMES,
+        sharpness=None,
+        interpolation=None,
+        out=folder,
+    )
+    return made, folder
+
+
+def test_every_remedy_is_its_recipe_alone(found):
+    document = found[0].document
+    assert [one["label"] for one in document["remedies"]] == NAMES
+    fields = {"lr_rule": {"name": "sqrt", "reference_batch": 4}}
+    for one, more in zip(document["remedies"], (fields, {**fields, "ghost_batch": 4}, {"method": "sam"}), strict=True):
+        for run in one["runs"]:
+            alone = train(problem(), gengap.Recipe(**HOW, batch_size=20, seed=run["seed"], **more), evaluations=1)
+            assert run["running"]["train_loss"] == pytest.approx(alone.final.train_loss, rel=1e-6)
+
+
+def test_differences_are_paired_with_the_plain_large_batch(found):
+    document = found[0].document
+    plain = {run["seed"]: run["test_accuracy"] for run in document["large"]["runs"]}
+    for one in document["remedies"]:
+        gains = [run["test_accuracy"] - plain[run["seed"]] for run in one["runs"]]
+        assert one["to_large"]["test_accuracy"]["estimate"]["value"] == pytest.approx(sum(gains) / 2)
+        assert one["to_large"]["test_accuracy"]["estimate"]["n"] == 2
+    assert len(document["small"]["runs"]) == len(document["large"]["runs"]) == 2
+
+
+def test_words_rows_and_page(found):
+    made, folder = found
+    assert remedies.sentence(made.document).startswith("Of 3 remedies ")
+    assert [line.label for line in remedies.lines(made.document)] == ["batch 4", "batch 20", *NAMES]
+    for name in NAMES:
+        assert name.partition("+")[0] in str(made)
+    page = made.report(folder).read_text(encoding="utf-8")
+    assert "The remedies side by side" in page
+    assert (folder / "figures" / "remedies.png").stat().st_size > 5000
+    rows = (folder / "data" / "runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 5
+    assert sum(",sqrt-lr+ghost-bn," in row for row in rows) == 2
+    json.dumps(made.to_dict(), allow_nan=False)
+
+
+def test_finished_runs_are_used_again_and_the_study_can_be_read(found):
+    made, folder = found
+    again = gengap.compare(
+        problem(),
+        small=4,
+        large=20,
+        seeds=2,
+        recipe=HOW,
+        remedies=NAMES,
+        sharpness=None,
+        interpolation=None,
+        out=folder,
+    )
+    keys = [[run["key"] for run in one["runs"]] for one in made.document["remedies"]]
+    assert keys == [[run["key"] for run in one["runs"]] for one in again.document["remedies"]]
+    stored = gengap.read_study(folder / "study.toml")
+    assert [variant.name for variant in stored.variant] == NAMES
+
+
+def test_a_remedy_that_changes_nothing_is_refused():
+    with pytest.raises(BadInput, match="clip changes nothing"):
+        gengap.compare(
+            problem(), small=4, large=20, seeds=1, recipe={**HOW, "clip_norm": 5.0}, remedies=["clip"], sharpness=None
+        )
