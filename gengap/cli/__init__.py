@@ -7,6 +7,7 @@ import typer
 from gengap import __version__
 from gengap.cli import data, listing
 from gengap.cli.compare import compare, reproduce
+from gengap.cli.doctor import doctor
 from gengap.cli.measure import measure
 from gengap.cli.output import INTERRUPTED
 from gengap.cli.report import report
@@ -39,6 +40,7 @@ def options(
 app.command()(compare)
 app.command()(train)
 app.command()(measure)
+app.command()(doctor)
 app.command()(reproduce)
 app.command()(report)
 app.add_typer(listing.app, name="list")

@@ -19,6 +19,7 @@ COMMANDS = [
     ["compare"],
     ["train"],
     ["measure"],
+    ["doctor"],
     ["reproduce"],
     ["report"],
     ["list"],
@@ -41,7 +42,7 @@ def test_the_list_of_commands_is_whole():
     import typer
 
     group = typer.main.get_command(app)
-    assert set(group.commands) == {"compare", "train", "measure", "reproduce", "report", "list", "data"}
+    assert set(group.commands) == {"compare", "train", "measure", "doctor", "reproduce", "report", "list", "data"}
 
 
 def test_version(gengap):
