@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gengap.comparison import Comparison, compare, comparison_study
-    from gengap.core.errors import BadInput, GengapError, Interrupted, MissingData, OutOfSpace
+    from gengap.core.errors import BadInput, GengapError, Interrupted, LostRank, MissingData, OutOfSpace
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
     from gengap.data.augment import make_augmentation
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
     from gengap.training.parts import SampleLR, ScheduledBatchSampler
     from gengap.training.piggyback import Piggyback, piggyback
+    from gengap.training.ranks import Ranks, find_ranks
     from gengap.training.run import Run
     from gengap.training.snapshots import Probe, Snapshot, SnapshotFolder
     from gengap.training.solo import train
@@ -115,6 +116,7 @@ PUBLIC = {
     "Lamb": "gengap.optim.lamb",
     "Lars": "gengap.optim.lars",
     "Lbfgs": "gengap.optim.lbfgs",
+    "LostRank": "gengap.core.errors",
     "Measurement": "gengap.measurement.run",
     "MissingData": "gengap.core.errors",
     "MultiplicativeNoise": "gengap.optim.gradient_noise",
@@ -130,6 +132,7 @@ PUBLIC = {
     "Problem": "gengap.problem.problem",
     "RandomPotential": "gengap.measures.random_potential",
     "RandomRise": "gengap.measures.sharpness.random_rise",
+    "Ranks": "gengap.training.ranks",
     "Recipe": "gengap.core.recipe",
     "RecipeNoise": "gengap.measures.noise.noise_scale",
     "Rescaling": "gengap.measures.rescalings",
@@ -177,6 +180,7 @@ PUBLIC = {
     "distance": "gengap.measures.distance",
     "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
+    "find_ranks": "gengap.training.ranks",
     "find_rescalings": "gengap.measures.rescalings",
     "interpolate": "gengap.measures.landscape.paths",
     "last_batch_statistics": "gengap.nets.norm_conversion",
@@ -249,6 +253,7 @@ __all__ = [
     "Lamb",
     "Lars",
     "Lbfgs",
+    "LostRank",
     "Measurement",
     "MissingData",
     "MultiplicativeNoise",
@@ -264,6 +269,7 @@ __all__ = [
     "Problem",
     "RandomPotential",
     "RandomRise",
+    "Ranks",
     "Recipe",
     "RecipeNoise",
     "Rescaling",
@@ -311,6 +317,7 @@ __all__ = [
     "distance",
     "distance_curve",
     "distance_ratio",
+    "find_ranks",
     "find_rescalings",
     "interpolate",
     "last_batch_statistics",

@@ -39,7 +39,7 @@ NAMES = {
     "data": (["--data", "mnits"], "no data set called 'mnits'; known are: digits"),
     "network": (["--network", "resnet"], "no network called 'resnet'; known are: mlp"),
     "loss": (["--loss", "hinge"], "no loss called 'hinge'"),
-    "optimizer": ([*BLOBS, "--optimizer", "lamb", "--lr", "1"], "optimizer is 'lamb'"),
+    "optimizer": ([*BLOBS, "--optimizer", "lamp", "--lr", "1"], "optimizer is 'lamp'"),
     "no root": (["--data", "mnist"], "no data root was given: pass --data-root DIR"),
     "empty root": (["--data", "mnist", "--data-root", "nowhere"], "run `gengap data fetch mnist --data-root nowhere`"),
     "network that does not fit": (["--data", "digits", "--network", "keskar-f1"], "does not take inputs of shape"),
