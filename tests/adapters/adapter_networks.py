@@ -23,8 +23,9 @@ def samples(number=SAMPLES):
     return torch.randn(number, 5, generator=rng, dtype=torch.float64), torch.randint(3, (number,), generator=rng)
 
 
-def loader(number=SAMPLES, batch=BATCH):
-    return DataLoader(TensorDataset(*samples(number)), batch_size=batch)
+def loader(number=SAMPLES, batch=BATCH, dtype=torch.float64):
+    x, y = samples(number)
+    return DataLoader(TensorDataset(x.to(dtype), y), batch_size=batch)
 
 
 def flat(model):

@@ -8,6 +8,7 @@ from torch import nn
 
 pytest.importorskip("lightning", reason='install it with: pip install "gengap[lightning]"')
 import lightning
+from lightning.pytorch.plugins import MixedPrecision
 
 from gengap.adapters.lightning import GhostBatchNormCallback, LrScalingCallback, NoiseScaleCallback
 from gengap.core.errors import BadInput
@@ -84,6 +85,9 @@ def test_the_noise_scale_is_that_of_a_plain_loop(clip):
     for ours, theirs in zip(rows(noise.monitor), expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-8)
     assert flat(module) == pytest.approx(weights, rel=1e-10)
+    without = Steady()
+    fitted(without, [], gradient_clip_val=clip)
+    assert flat(module) == flat(without)  # bit for bit
     logged = trainer.logged_metrics
     assert logged["noise_scale/observations"] == 20 - 3  # at the last multiple of 5
     assert logged["noise_scale/trace_covariance"] > 0
@@ -123,6 +127,15 @@ def two_optimizers():
     return module
 
 
+def test_half_precision():
+    noise = NoiseScaleCallback(max_overhead=1.0)
+    fitted(Steady(network().float()), [noise], precision="bf16-mixed", batches=loader(dtype=torch.float32))
+    reading = noise.monitor.reading()
+    assert (reading.observations, reading.dropped) == (6 * EPOCHS - 3, 0)
+    with pytest.raises(BadInput, match="precision is 16-mixed"):
+        fitted(Steady(network().float()), [noise], plugins=[MixedPrecision("16-mixed", "cpu")])
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_ghost_batches_are_passes_that_are_accumulated(late):
     """One pass of 8 in ghosts of 4 has the gradient of two passes of 4, and the running statistics."""
@@ -146,6 +159,8 @@ def test_ghost_batch_norm_is_refused_where_it_cannot_be():
     module = Steady(nn.Sequential(nn.Linear(5, 3), nn.SyncBatchNorm(3)).double())
     with pytest.raises(BadInput, match="has a SyncBatchNorm"):
         fitted(module, [GhostBatchNormCallback(4)])
+    with pytest.raises(BadInput, match="sync_batchnorm=True shares statistics"):  # the trainer converts after setup
+        GhostBatchNormCallback(4).on_fit_start(None, module)
     with pytest.raises(BadInput, match="ghost_size is 0"):
         GhostBatchNormCallback(0)
 

@@ -92,6 +92,9 @@ def test_the_noise_scale_is_that_of_a_plain_loop(kind, weights_of, clip, tmp_pat
     for ours, theirs in zip(rows(noise.monitor), expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-8)
     assert flat(trainer.model) == pytest.approx(weights, rel=1e-10)
+    without = trainer_of(kind(), tmp_path, max_grad_norm=clip)
+    without.train()
+    assert flat(trainer.model) == flat(without.model)  # bit for bit
     logged = [entry for entry in trainer.state.log_history if "noise_scale/observations" in entry]
     assert [entry["step"] for entry in logged] == [5, 10, 15, 20]
     assert logged[-1]["noise_scale/observations"] == 20 - 3
