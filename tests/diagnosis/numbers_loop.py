@@ -77,3 +77,7 @@ def with_closure(model, data, *, batch_size):
 
 def make_wide_model():
     return nn.Sequential(nn.Linear(5, 12), nn.Tanh(), nn.Linear(12, 1)).double()
+
+
+def make_model_of_two():
+    return nn.Sequential(nn.Linear(5, 12), nn.Tanh(), nn.Linear(12, 2)).double()

@@ -71,7 +71,12 @@ def weights_at_start(it):
 
 
 @pytest.mark.parametrize(
-    ("model", "why"), [("make_model", "cannot be told"), ("make_wide_model", "depend on each other")]
+    ("model", "why"),
+    [
+        ("make_model", "cannot be told"),
+        ("make_wide_model", "the least of their weights is -"),
+        ("make_model_of_two", "no weights explain"),
+    ],
 )
 def test_samples_that_depend_on_each_other_are_not_judged(model, why):
     found = diagnosed(loops.coupled, model=getattr(loops, model))

@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from gengap.diagnosis.evidence import Evidence, relative, scale_of
+import numpy as np
+
+from gengap.diagnosis.evidence import NOISE, Evidence, relative, scale_of
 from gengap.diagnosis.finding import Finding, fault, not_checked, ok
 from gengap.diagnosis.trace import Pass, Trace, Update
 
+UNEXPLAINED = 0.01  # share of a gradient that no weights of samples explain, above which they depend on each other
 ACCUMULATION, LAST_WINDOW, CLEARED, REDUCTION = "accumulation", "last window", "cleared gradients", "loss reduction"
 
 
@@ -18,7 +21,7 @@ def findings(evidence: Evidence) -> list[Finding]:
 def loss_reduction(evidence: Evidence) -> Finding:
     """Compare the gradient of one batch with those of its samples."""
     found, n = evidence.reduction, evidence.samples
-    if not evidence.gradients or evidence.noise > 0.05 or found.residual != found.residual:
+    if not evidence.gradients or evidence.noise > NOISE or found.residual != found.residual:
         return not_checked(
             REDUCTION, evidence.trouble or "the run with all samples in one batch did not see each of them once"
         )
@@ -26,7 +29,7 @@ def loss_reduction(evidence: Evidence) -> Finding:
     if found.kind == "mean":
         return ok(REDUCTION, f"{text}, all equal: a mean over samples", 0.0)
     if found.kind == "weighted":
-        low, high = found.weights.min() * n, found.weights.max() * n
+        low, high = np.nanmin(found.weights) * n, np.nanmax(found.weights) * n
         return ok(
             REDUCTION,
             f"{text}; a sample weighs {low:.3g} to {high:.3g} times the average: a mean over parts of samples",
@@ -34,11 +37,14 @@ def loss_reduction(evidence: Evidence) -> Finding:
     if found.kind == "sum":
         fix = 'use reduction="mean", or divide the loss by the number of samples; then choose the learning rate again'
         return fault(REDUCTION, f"{text}, so that it grows with the batch: a sum over samples", fix, found.total)
-    if found.residual > 0.01:
+    if found.residual > UNEXPLAINED:
         why = f"samples of a batch depend on each other: no weights explain {found.residual:.0%} of the gradient of {n} samples"
         return not_checked(REDUCTION, why)
     if not found.told:
         why = f"the gradients of {n} samples are not independent, so that their weights in a batch cannot be told"
+        return not_checked(REDUCTION, why)
+    if np.nanmin(found.weights) < 0:
+        why = f"samples of a batch depend on each other: the least of their weights is {np.nanmin(found.weights):.2g}"
         return not_checked(REDUCTION, why)
     fix = "divide the sum of the losses by the number of what is summed; leave padding out of both"
     return fault(REDUCTION, f"{text} and not to 1: the loss depends on how the batch is put together", fix, found.total)
