@@ -23,7 +23,7 @@ compare: $(VENV)/.installed ## small against large batch on the embedded digits,
 	$(BIN)/gengap compare --out $(OUT) --resume
 
 test: $(VENV)/.installed ## the tests (set GENGAP_DATA to include those on the real data sets)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: format lint types imports test docs ## what CI runs, in the order of cost
 
