@@ -5,6 +5,7 @@ autocast are off, loss scaling and clipping do nothing but are noted, and batch 
 All of it is put back at the end.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -166,7 +167,9 @@ def processes(watch: Watch) -> Iterator[tuple[Any, str, Wrap]]:
 
     def noted(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            watch.trace.distributed = True
+            asker = sys._getframe(1).f_globals.get("__name__", "")
+            if original in made or not asker.startswith("torch."):  # a loader of torch asks for the rank by itself
+                watch.trace.distributed = True
             return original(*args, **kwargs)
 
         return call
@@ -174,6 +177,7 @@ def processes(watch: Watch) -> Iterator[tuple[Any, str, Wrap]]:
     def made_already(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: None if dist.is_initialized() else original(*args, **kwargs)
 
+    made = (DistributedDataParallel.__init__, DistributedSampler.__init__)
     for owner in (DistributedDataParallel, DistributedSampler):
         yield owner, "__init__", noted
     yield dist, "init_process_group", made_already

@@ -103,7 +103,10 @@ def answer(receiver: Connection) -> Any:
     try:
         return receiver.recv() if receiver.poll(TIMEOUT) else f"it took more than {TIMEOUT:.0f} s in several processes"
     except EOFError:
-        return "a process ended without a word; its error is on standard error"
+        return (
+            "a process ended without a word, its error is on standard error; a script must call the doctor under "
+            'if __name__ == "__main__":'
+        )
 
 
 def work(rank: int, processes: int, folder: str, jobs: list[Job], sender: Connection) -> None:

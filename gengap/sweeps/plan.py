@@ -127,6 +127,7 @@ def check_left_over(problem: Problem, recipe: Recipe) -> None:
         raise BadInput(
             f"batch_size {recipe.batch_size:,}"
             + (f" in pieces of {recipe.micro_batch}" if recipe.micro_batch else "")
+            + (f" in ghosts of {recipe.ghost_batch}" if recipe.ghost_batch else "")
             + f" makes a batch of one of the {len(problem.samples('train')):,} samples, which batch norm cannot normalise; "
             "set drop_last, or choose another batch_size or micro_batch"
         ) from error
@@ -143,6 +144,9 @@ def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
         batches.add(samples % size)
     if isinstance(piece, int):
         batches = {part for b in batches for part in (min(b, piece), b % piece)}
+    if recipe.ghost_batch and not recipe.quirks:
+        ghost = recipe.ghost_batch
+        batches = {part for b in batches for part in ((b,) if b <= ghost else (ghost, b % ghost))}
     return batches - {0}
 
 

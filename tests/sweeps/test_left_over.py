@@ -30,6 +30,9 @@ def made(samples, layer):
         (20, {"batch_size": 10, "micro_batch": 5}, False),
         (25, {"batch_size": 10, "micro_batch": 4}, True),
         (20, {"batch_size": 1}, True),
+        (20, {"batch_size": 10, "ghost_batch": 3}, True),
+        (20, {"batch_size": 10, "ghost_batch": 5}, False),
+        (20, {"batch_size": 10, "ghost_batch": 4}, False),
     ],
 )
 def test_one_sample_left_for_batch_norm(samples, fields, leaves_one):
