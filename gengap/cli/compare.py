@@ -23,6 +23,7 @@ def compare(
     loss: o.Loss = None,
     data_root: o.DataRoot = None,
     train_size: o.TrainSize = None,
+    random_labels: o.RandomLabels = None,
     small: Annotated[
         str | None, typer.Option(help="Small batch: a number or a share. Default: 256; digits: 32.")
     ] = None,
@@ -111,7 +112,7 @@ def compare(
         dtype=dtype,
         memory_format=memory_format,
     )
-    made = o.make_problem(problem, data, network, loss, data_root, train_size)
+    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
     folder = out or RESULTS / f"compare-{made.name.replace(' on ', '-')}".replace("/", "-")
     check_folder(folder, resume=resume or dry_run)
     o.use_threads(threads, made)

@@ -44,6 +44,7 @@ def measure(
     loss: o.Loss = None,
     data_root: o.DataRoot = None,
     train_size: o.TrainSize = None,
+    random_labels: o.RandomLabels = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -101,7 +102,7 @@ def measure(
         memory_limit=memory_limit,
         budget=parse_seconds(budget) if budget is not None else None,
     )
-    made = o.make_problem(problem, data, network, loss, data_root, train_size)
+    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
     o.use_threads(threads, made)
     from gengap.measurement.preparation import prepare
     from gengap.measurement.subject import load_subject

@@ -30,7 +30,16 @@ DataRoot = Annotated[
     typer.Option(help="Folder with the data in torchvision's layout.", envvar="GENGAP_DATA", rich_help_panel=PROBLEM),
 ]
 TrainSize = Annotated[
-    int | None, typer.Option(help="Training samples, for data that can be cut.", rich_help_panel=PROBLEM)
+    int | None,
+    typer.Option(
+        help="Training samples, drawn from all; a smaller choice is part of a larger.", rich_help_panel=PROBLEM
+    ),
+]
+RandomLabels = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the training labels that are drawn anew, 0 to 1.", min=0, max=1, rich_help_panel=PROBLEM
+    ),
 ]
 
 RecipeFile = Annotated[
@@ -233,7 +242,9 @@ def make_problem(
     network: str | None,
     loss: str | None,
     root: Path | None,
-    train_size: int | None,
+    *,
+    train_size: int | None = None,
+    random_labels: float | None = None,
 ) -> Any:
     """Make the problem that the options name.
 
@@ -244,6 +255,7 @@ def make_problem(
         loss: name of a loss, or None.
         root: data root, or None.
         train_size: training samples, or None.
+        random_labels: share of the training labels that are drawn anew, or None.
 
     Returns:
         A `gengap.Problem`.
@@ -255,13 +267,15 @@ def make_problem(
     from gengap.sweeps.plan import make_problem as make
 
     if factory:
-        if any(given is not None for given in (data, network, loss, train_size)):
+        if any(given is not None for given in (data, network, loss, train_size, random_labels)):
             raise BadInput(
-                "--problem brings its own data, network and loss; leave --data, --network, --loss and --train-size out"
+                "--problem brings its own data, network and loss; leave --data, --network, --loss, --train-size and "
+                "--random-labels out"
             )
         import_from_here()
         return make(ProblemSpec(factory=factory))
-    options = {} if train_size is None else {"train_size": train_size}
+    given = {"train_size": train_size, "random_labels": random_labels}
+    options = {name: value for name, value in given.items() if value is not None}
     return make(ProblemSpec(data=data or "digits", network=network, loss=loss, options=options), root)
 
 
