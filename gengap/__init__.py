@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gengap.core.recipe import Recipe
     from gengap.data.augment import make_augmentation
     from gengap.data.labels import randomise_labels
+    from gengap.diagnosis.doctor import doctor
+    from gengap.diagnosis.finding import Diagnosis, Finding
     from gengap.measurement.run import Measurement, measure
     from gengap.measures.curvature.density import Density, spectral_density
     from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
@@ -96,6 +98,7 @@ PUBLIC = {
     "Curvature": "gengap.optim.kfac",
     "CurvatureNoiseScale": "gengap.measures.noise.curvature_scale",
     "Density": "gengap.measures.curvature.density",
+    "Diagnosis": "gengap.diagnosis.finding",
     "Distance": "gengap.measures.distance",
     "DistanceCurve": "gengap.measures.diffusion",
     "DistanceFollower": "gengap.measures.diffusion",
@@ -104,6 +107,7 @@ PUBLIC = {
     "EntropySgd": "gengap.optim.entropy_sgd",
     "Estimate": "gengap.core.estimate",
     "Evidence": "gengap.measures.evidence.log_evidence",
+    "Finding": "gengap.diagnosis.finding",
     "FullBatchGradientDescent": "gengap.optim.full_batch",
     "GengapError": "gengap.core.errors",
     "GhostBatchNorm1d": "gengap.nets.norms",
@@ -180,6 +184,7 @@ PUBLIC = {
     "distance": "gengap.measures.distance",
     "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
+    "doctor": "gengap.diagnosis.doctor",
     "find_ranks": "gengap.training.ranks",
     "find_rescalings": "gengap.measures.rescalings",
     "interpolate": "gengap.measures.landscape.paths",
@@ -233,6 +238,7 @@ __all__ = [
     "Curvature",
     "CurvatureNoiseScale",
     "Density",
+    "Diagnosis",
     "Distance",
     "DistanceCurve",
     "DistanceFollower",
@@ -241,6 +247,7 @@ __all__ = [
     "EntropySgd",
     "Estimate",
     "Evidence",
+    "Finding",
     "FullBatchGradientDescent",
     "GengapError",
     "GhostBatchNorm1d",
@@ -317,6 +324,7 @@ __all__ = [
     "distance",
     "distance_curve",
     "distance_ratio",
+    "doctor",
     "find_ranks",
     "find_rescalings",
     "interpolate",

@@ -118,7 +118,7 @@ def test_a_data_set_that_just_fits_is_read_and_one_byte_less_streams_it():
         ((np.ones((3, 2)), np.ones(3)), "train has targets in a ndarray; make inputs and targets tensors"),
         ((np.ones((3, 2)), torch.ones(3)), "inputs hold a ndarray; give tensors, or tuples or dicts of them"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_data_that_are_none(given, says):
     with pytest.raises(BadInput) as caught:
