@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= results/compare
 
-.PHONY: help install compare test check format lint types imports docs bench clean
+.PHONY: help install compare test check format lint types imports docs bench adapters clean
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -46,5 +46,11 @@ docs: $(VENV)/.installed ## README blocks run, the manual is up to date
 bench: $(VENV)/.installed ## the speed claims, each beside its peer
 	$(BIN)/python -m benchmarks
 
+adapters: ## the adapters against Lightning, Transformers and Accelerate, in an environment of their own
+	$(PYTHON) -m venv .venv-adapters
+	.venv-adapters/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[lightning,transformers,accelerate]" pytest pytest-timeout
+	.venv-adapters/bin/python -m pytest tests/adapters
+
 clean: ## remove what make made
-	rm -rf $(VENV) results
+	rm -rf $(VENV) .venv-adapters results
