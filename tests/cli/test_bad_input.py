@@ -59,7 +59,7 @@ NAMES = {
     "lr": ([*BLOBS, "--optimizer", "sgd"], "lr is missing; sgd has no learning rate that suits every problem"),
     "nan": ([*BLOBS, "--lr", "nan"], "lr is nan"),
     "budgets": ([*BLOBS, "--epochs", "2", "--steps", "3"], "more than one budget was given"),
-    "momentum": ([*BLOBS, "--momentum", "0.9"], "momentum and nesterov belong to sgd"),
+    "momentum": ([*BLOBS, "--momentum", "0.9"], "and sgd, not to adam; leave them out"),
     "schedule": ([*BLOBS, "--schedule", "poly"], "schedule is"),
     "device": ([*BLOBS, "--device", "abacus"], "device 'abacus' cannot be used"),
     "recipe": ([*BLOBS, "--recipe", "absent.json"], "cannot read the recipe absent.json"),
