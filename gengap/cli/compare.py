@@ -226,8 +226,9 @@ def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: 
     from gengap.report.numbers import seconds
 
     print(study.to_toml())
+    width = max(24, *(len(row.what) + 1 for row in rows))
     for row in rows:
-        print(f"{row.what:<24}{row.count:>4} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
+        print(f"{row.what:<{width}}{row.count:>4} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
     print(f"about {seconds(total)} in all on this machine; nothing was trained")
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,16 @@ from gengap.training.solo import find_device, train
 ROBUST_EVALUATIONS, PAPER_EVALUATIONS = 45, 15
 PROBE_SECONDS = 0.5
 PROBE_SAMPLES = 500
+BRIEF = {  # nothing that depends on how long a run is; a rate without its warm-up is not scaled, so that it does not diverge
+    "schedule": "constant",
+    "warmup": None,
+    "lr_rule": None,
+    "drop_last": True,
+    "regime_adaptation": None,
+    "batch_schedule": None,
+}
 SEARCH_SECONDS_PER_WEIGHT = 1e-5  # what L-BFGS-B itself costs over a whole search, measured on 1.5 million weights
+Kind = tuple[str, int]  # variant, or "" for a cell of the grid, and batch size
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +59,36 @@ def forecast(study: Study, problem: Problem, store: Store | None, *, device: str
         device: where it would run.
 
     Returns:
-        A row for every batch size, and one for each measure. Costs some updates of each kind, on a part of the samples.
+        A row for every batch size and every variant of it, and one for each measure. Costs some updates of each kind, on
+        a part of the samples.
     """
     problem.check()
     place = find_device(device)
     todo = tasks(study, problem)
     left = missing(todo, store) if store else todo
-    rows = []
-    for size in sorted({int(task.recipe.batch_size) for task in todo}):
-        alike = [task for task in left if task.recipe.batch_size == size]
-        rows.append(training_row(study, problem, size, alike, place))
+    rows = [
+        training_row(study, problem, kind, [task for task in left if kind_of(task) == kind], place)
+        for kind in kinds(study, todo)
+    ]
     rows += measure_rows(study, problem, len(left), place)
     return rows
 
 
-def training_row(study: Study, problem: Problem, size: int, alike: list[Task], place: torch.device) -> Row:
-    """Forecast the runs with one batch size."""
-    what = f"training, batch {size:,}"
+def kind_of(task: Task) -> Kind:
+    """Say what decides the time of a run: its batch size, and how it is trained with it."""
+    return task.variant, int(task.recipe.batch_size)
+
+
+def kinds(study: Study, todo: Sequence[Task]) -> list[Kind]:
+    """List what is to be timed: the plain batch sizes, then the variants in the order of the study."""
+    order = ["", *(variant.name for variant in study.variant)]
+    return sorted({kind_of(task) for task in todo}, key=lambda kind: (order.index(kind[0]), kind[1]))
+
+
+def training_row(study: Study, problem: Problem, kind: Kind, alike: list[Task], place: torch.device) -> Row:
+    """Forecast the runs of one kind."""
+    variant, size = kind
+    what = f"training, batch {size:,}{f', {variant}' if variant else ''}"
     if not alike:
         return Row(what, 0, 0.0, "all there already")
     once, detail = run_seconds(problem, alike[0].recipe, place, study.evaluations)
@@ -75,6 +97,9 @@ def training_row(study: Study, problem: Problem, size: int, alike: list[Task], p
 
 def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, evaluations: int) -> tuple[float, str]:
     """Estimate the seconds of one run, with what they are made of.
+
+    Where the batch changes, its first size is timed and time goes by samples: too long for a first batch that the machine
+    is not busy with. How far a batch grows that goes by what it measures is not known where the budget is steps.
 
     Args:
         problem: what is learnt.
@@ -90,7 +115,13 @@ def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, ev
     looks = len(evaluation_steps(numbers, evaluations)) + 1
     until = "at most " if recipe.budget.converged else ""
     detail = f"{until}{numbers.steps:,} steps of {1000 * per_step:.3g} ms each"
-    return numbers.steps * per_step + looks * per_evaluation, detail
+    steps: float = numbers.steps
+    if recipe.batch_schedule:
+        detail = (
+            f"{until}{numbers.steps:,} steps; a first one takes {1000 * per_step:.3g} ms, a larger batch as much longer"
+        )
+        steps = max(steps, (numbers.samples or 0) / numbers.batch_size)
+    return steps * per_step + looks * per_evaluation, detail
 
 
 def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:
@@ -111,7 +142,7 @@ def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float,
     part = problem.head(size * math.ceil(PROBE_SAMPLES / size), PROBE_SAMPLES)
     steps, run = 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
-        short = recipe.changed(budget={"steps": steps}, schedule="constant", warmup=None, drop_last=True)
+        short = recipe.changed(**BRIEF, budget={"steps": steps})
         run = train(part, short, device=place, evaluations=1)
         if run.outcome.kind == "interrupted":
             raise Interrupted("interrupted while timing a few updates; nothing was kept")
