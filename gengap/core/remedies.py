@@ -10,6 +10,7 @@ Fields = dict[str, Any]
 HOFFER = "Hoffer et al. 2017, arXiv:1705.08741"
 KESKAR = "Keskar et al. 2017, arXiv:1609.04836"
 GOYAL = "Goyal et al. 2017, arXiv:1706.02677"
+WARMUP = 5  # epochs, those of Goyal et al.; a shorter budget spends a quarter on it, or would not reach its rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ REMEDIES: Mapping[str, Remedy] = {
     "sqrt-lr": Remedy("lr times the square root of the batch ratio", HOFFER, rule("sqrt")),
     "linear-lr": Remedy("lr times the batch ratio", GOYAL, rule("linear")),
     "warmup": Remedy(
-        "lr rises over 5 epochs: from that of the small batch where lr is scaled, else from 0",
+        "lr rises over 5 epochs, or a quarter of a shorter budget: from that of the small batch where lr is scaled, else from 0",
         GOYAL,
-        always(warmup={"epochs": 5}),
+        always(warmup={"epochs": WARMUP}),
     ),
     "clip": Remedy("gradients longer than 5 are cut to 5", HOFFER, always(clip_norm=5.0)),
     "ghost-bn": Remedy(
@@ -89,7 +90,9 @@ REMEDIES: Mapping[str, Remedy] = {
     ),
     "svrg": Remedy("gradients corrected at a snapshot every epoch", "Johnson & Zhang 2013", always(method="svrg")),
     "elastic-averaging": Remedy(
-        "4 workers drawn to a common centre", "Zhang et al. 2015, arXiv:1412.6651", always(method="elastic-averaging")
+        "4 workers drawn to a common centre at every update",
+        "Zhang et al. 2015, arXiv:1412.6651",
+        always(method={"name": "elastic-averaging", "period": 1}),
     ),
     "post-local-sgd": Remedy(
         "4 workers averaged every 8 updates", "Lin et al. 2020, arXiv:1808.07217", always(method="post-local-sgd")
@@ -116,7 +119,7 @@ def names_of(text: str) -> tuple[str, ...]:
             Hoffer et al.'s table.
 
     Returns:
-        The remedies that change something, each once, in the order given.
+        The remedies that change something, each once, in the order given; "none" joined to another is left out.
 
     Raises:
         BadInput: one is not known.
@@ -125,21 +128,34 @@ def names_of(text: str) -> tuple[str, ...]:
     if not parts:
         raise BadInput(f"--remedy is {text!r}; name at least one of {', '.join(REMEDIES)}")
     whole = [name for part in parts for name in (HOFFER_COLUMNS if part == "hoffer" else (part,))]
-    for name in whole:
-        for one in name.split("+"):
-            if one not in REMEDIES:
-                raise BadInput(
-                    f"there is no remedy {one!r}; known are {', '.join(REMEDIES)}, and hoffer for three of them"
-                )
-    return tuple(dict.fromkeys(name for name in whole if name != "none"))
+    return tuple(dict.fromkeys(name for name in map(joined, whole) if name))
+
+
+def joined(text: str) -> str:
+    """Write remedies that go together in one way.
+
+    Args:
+        text: remedies with "+" between them, with or without blanks.
+
+    Returns:
+        The same, each once, without blanks and without "none"; "" where nothing is left.
+
+    Raises:
+        BadInput: one is not known.
+    """
+    ones = [one.strip() for one in text.split("+")]
+    for one in ones:
+        if one not in REMEDIES:
+            raise BadInput(f"there is no remedy {one!r}; known are {', '.join(REMEDIES)}, and hoffer for three of them")
+    return "+".join(dict.fromkeys(one for one in ones if one != "none"))
 
 
 def fields_of(name: str, shared: Mapping[str, Any], *, small: int, large: int) -> Fields:
     """Give the recipe fields of a remedy.
 
     Args:
-        name: one remedy, or several joined by "+"; where two set the same field the last one wins.
-        shared: fields that all runs share: a budget of epochs places the switch of "grow-batch".
+        name: one remedy, or several joined by "+".
+        shared: fields that all runs share: a budget of epochs places the switch of "grow-batch", and shortens a warm-up.
         small: the small batch.
         large: the large batch.
 
@@ -147,19 +163,50 @@ def fields_of(name: str, shared: Mapping[str, Any], *, small: int, large: int) -
         Fields that differ from the plain large batch.
 
     Raises:
-        BadInput: "grow-batch" without a budget of epochs.
+        BadInput: two of them set the same field, or scale lr for a batch that grows; "grow-batch" without a budget of
+            epochs.
     """
-    found: Fields = {}
-    for one in name.split("+"):
-        found |= REMEDIES[one].fields(small, large)
-    if "lr_rule" in found and "warmup" in found:
-        found["warmup"] = {**found["warmup"], "start": "reference"}
+    found = together(name.split("+"), small=small, large=large)
+    epochs = dict(shared.get("budget") or {}).get("epochs")
+    if "warmup" in found:
+        start = {"start": "reference"} if "lr_rule" in found else {}
+        found["warmup"] = {"epochs": min(WARMUP, epochs / 4) if epochs else WARMUP, **start}
     schedule = found.get("batch_schedule")
     if schedule and schedule["name"] == "switch":
-        epochs = dict(shared.get("budget") or {}).get("epochs")
         if not epochs:
             raise BadInput("the remedy grow-batch switches after a quarter of the epochs; give a budget of epochs")
         found["batch_schedule"] = {**schedule, "milestones": [epochs / 4]}
+    return found
+
+
+def together(ones: Sequence[str], *, small: int, large: int) -> Fields:
+    """Join the fields of remedies.
+
+    Args:
+        ones: their names.
+        small: the small batch.
+        large: the large batch.
+
+    Returns:
+        All their fields.
+
+    Raises:
+        BadInput: two of them set the same field, or one scales lr and another has the batch grow.
+    """
+    found: Fields = {}
+    owner: dict[str, str] = {}
+    for one in ones:
+        fields = REMEDIES[one].fields(small, large)
+        for field in fields:
+            if field in owner:
+                raise BadInput(f"the remedies {owner[field]} and {one} both set {field}; join only one of them")
+            owner[field] = one
+        found |= fields
+    if "lr_rule" in found and "batch_schedule" in found:
+        raise BadInput(
+            f"the remedy {owner['lr_rule']} goes by the first batch, which with {owner['batch_schedule']} is the small one, "
+            "so it changes nothing; join only one of them"
+        )
     return found
 
 
