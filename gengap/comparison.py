@@ -61,7 +61,8 @@ class Comparison:
     @property
     def failures(self) -> list[str]:
         """Runs that diverged or failed, each with its reason."""
-        return [*self.document["small"]["failures"], *self.document["large"]["failures"]]
+        changed = [f"{one['label']}, {text}" for one in self.document.get("remedies") or [] for text in one["failures"]]
+        return [*self.document["small"]["failures"], *self.document["large"]["failures"], *changed]
 
     def report(self, folder: str | Path) -> Path:
         """Write report.html, figures and CSV into a folder, and return the path of the page."""
@@ -104,9 +105,9 @@ def compare(
         small: the small batch: a number or a share of the training set; by default 256 (digits: 32).
         large: the large batch; by default "10%" (digits: "100%").
         seeds: how many, from 0, or which; both batch sizes start from the same weights for the same seed.
-        recipe: what both share, as a `Recipe` (its batch_size and seed are replaced) or as fields; by default Adam at 1e-3
-            for 20 epochs (digits: 60).
-        out: folder for the store; finished runs in it are used again. None: nothing is kept.
+        recipe: what both share, as a `Recipe` (its batch_size and seed are replaced) or as fields without these two; by
+            default Adam at 1e-3 for 20 epochs (digits: 60).
+        out: folder for the store; finished runs in it are used again, and its remedies stay. None: nothing is kept.
         settings: `remedies` (names, see `gengap list remedies`), `score`, `sharpness` and `interpolation` (their specs, or
             None to leave them out), `evaluations`, `device`, `listen`, as in `comparison_study` and `run_comparison`.
 
@@ -160,6 +161,7 @@ def comparison_study(  # noqa: PLR0913 - the parts of a study
     Raises:
         BadInput: the small batch is not smaller than the large one, or another argument cannot be used.
     """
+    refuse_varied(recipe)
     entry = DATA.get(problem.origin.data or "")
     small = small if small is not None else entry.small if entry else 256
     large = large if large is not None else entry.large if entry else "10%"
@@ -200,6 +202,15 @@ def variants(remedies: Sequence[str], shared: Mapping[str, Any], sizes: Sequence
         )
         for name in names_of(",".join(remedies) or "none")
     )
+
+
+def refuse_varied(recipe: Recipe | Mapping[str, Any] | None) -> None:
+    """Refuse fields that a comparison varies; a whole recipe has them always, but who writes fields means them."""
+    if recipe is None or isinstance(recipe, Recipe):
+        return
+    for field, instead in (("batch_size", "small and large (--small, --large)"), ("seed", "seeds (--seed, --seeds)")):
+        if field in recipe:
+            raise BadInput(f"{field} is {recipe[field]!r}, but a comparison varies it; leave it out and give {instead}")
 
 
 def recipe_fields(recipe: Recipe | Mapping[str, Any] | None, epochs: int) -> dict[str, Any]:
@@ -284,7 +295,7 @@ def run_comparison(
     Args:
         study: the comparison.
         problem: what is learnt.
-        out: folder of the store; study.toml is written beside the ledger.
+        out: folder of the store; study.toml is written beside the ledger. Remedies of a study that is there stay.
         device: where to train and measure.
         listen: told of the progress.
         command: the command line, for the report.
@@ -302,6 +313,7 @@ def run_comparison(
     check_sizes(study, problem)
     study = resolve_sizes(study, problem)
     check_same(study, out)
+    study = with_stored_remedies(study, out)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
@@ -349,6 +361,14 @@ def check_same(study: Study, out: Path) -> None:
     ):
         if ours != theirs:
             raise BadInput(f"{out} holds a comparison with other {what} ({theirs}); choose another folder by --out")
+
+
+def with_stored_remedies(study: Study, out: Path) -> Study:
+    """Add the remedies that a folder holds already: they come first, in their order, and new ones after them."""
+    if not (out / STUDY).exists():
+        return study
+    merged = {variant.name: variant for variant in (*read_study(out / STUDY).variant, *study.variant)}
+    return study.model_copy(update={"variant": tuple(merged.values())})
 
 
 def stored_comparison(folder: Path) -> Comparison:

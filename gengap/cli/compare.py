@@ -173,14 +173,14 @@ def reproduce(
 
 def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: bool, json: bool, quiet: bool) -> None:
     """Run a study of two batch sizes, show what it found, and write the report."""
-    from gengap.comparison import run_comparison
+    from gengap.comparison import run_comparison, with_stored_remedies
 
     ranks = current_ranks()
     if ranks.rank:
         from gengap.sweeps.follow import follow
 
         if not dry_run:
-            follow(study, problem, device=device, ranks=ranks)
+            follow(with_stored_remedies(study, folder), problem, device=device, ranks=ranks)
         return
     if dry_run:
         show_forecast(study, problem, folder, device=device, json=json)
@@ -205,13 +205,14 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
 
 def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:
     """Print the runs that are missing and the time they should take."""
-    from gengap.comparison import check_same, check_sizes
+    from gengap.comparison import check_same, check_sizes, with_stored_remedies
     from gengap.store.store import LEDGER, Store
     from gengap.sweeps.forecast import forecast
 
     problem.check()
     check_sizes(study, problem)
     check_same(study, folder)
+    study = with_stored_remedies(study, folder)
     say("timing a few updates of each kind ...")
     if (folder / LEDGER).exists():
         with Store(folder, create=False) as store:

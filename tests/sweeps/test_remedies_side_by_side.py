@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gengap
+from gengap.comparison import Comparison
 from gengap.core.errors import BadInput
 from gengap.report import remedies
 from gengap.training.solo import train
@@ -104,3 +105,39 @@ def test_a_remedy_that_changes_nothing_is_refused():
         gengap.compare(
             problem(), small=4, large=20, seeds=1, recipe={**HOW, "clip_norm": 5.0}, remedies=["clip"], sharpness=None
         )
+
+
+def small_study(remedies, **more):
+    how = {"sharpness": None, "interpolation": None, **more}
+    return gengap.compare(problem(), small=4, large=20, seeds=1, recipe=HOW, remedies=remedies, **how)
+
+
+def test_remedies_stay_in_a_folder(tmp_path):
+    small_study(["clip", "sam"], out=tmp_path)
+    again = small_study([], out=tmp_path).document
+    assert [(one["label"], len(one["runs"])) for one in again["remedies"]] == [("clip", 1), ("sam", 1)]
+    more = small_study(["sqrt-lr", "sam"], out=tmp_path).document
+    assert [one["label"] for one in more["remedies"]] == ["clip", "sam", "sqrt-lr"]
+    assert [variant.name for variant in gengap.read_study(tmp_path / "study.toml").variant] == [
+        "clip",
+        "sam",
+        "sqrt-lr",
+    ]
+
+
+def test_failures_of_remedies_count():
+    bad = {"label": "sam", "failures": ["seed 0: diverged at step 3: loss is nan"]}
+    good = {"label": "clip", "failures": []}
+    document = {"small": {"failures": []}, "large": {"failures": ["seed 1: failed"]}, "remedies": [good, bad]}
+    assert Comparison(document, None).failures == ["seed 1: failed", "sam, seed 0: diverged at step 3: loss is nan"]
+    del document["remedies"]
+    assert Comparison(document, None).failures == ["seed 1: failed"]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [("batch_size", "batch_size is 10, .*--small, --large"), ("seed", "seed is 10, .*--seed, --seeds")],
+)
+def test_fields_that_a_comparison_varies_are_not_dropped(field, said):
+    with pytest.raises(BadInput, match=said):
+        gengap.compare(problem(), small=4, large=20, seeds=1, recipe={**HOW, field: 10})
