@@ -314,6 +314,7 @@ def run_comparison(
     study = resolve_sizes(study, problem)
     check_same(study, out)
     study = with_stored_remedies(study, out)
+    tasks(study, problem)  # the same remedy under two names is refused before the study is written
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)

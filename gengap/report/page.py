@@ -63,7 +63,7 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         rows=tables.rows(document),
         arms=[(role, document[role]["label"], tables.usual_n(document[role])) for role in tables.ARMS],
         remedies=remedies.lines(document),
-        remedy_columns=[(i, remedies.COLUMNS[i]) for i in remedies.columns(document)],
+        remedy_columns=[(i, remedies.headings(document)[i]) for i in remedies.columns(document)],
         remedy_sentence=remedies.sentence(document),
         side_by_side=beside(drawn),
         claims=[(claim, SYMBOLS.get(claim["verdict"], "?")) for claim in document["claims"]],

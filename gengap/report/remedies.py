@@ -10,7 +10,7 @@ from gengap.report.shapes import Axis, Figure, Role, Series, nothing, padded
 from gengap.report.tables import Cell
 
 Document = Mapping[str, Any]
-COLUMNS = ("Test accuracy", "More than large", "Train accuracy", "Sharpness", "Distance", "Updates", "Time of a run")
+COLUMNS = ("test", "gain", "train", "sharpness", "distance", "updates", "seconds")
 LONGEST_LINE = 16
 ROOM = 9.0  # ways of training that a figure of the usual height has room for
 NAME, TITLE = "remedies", "The remedies side by side"
@@ -41,6 +41,13 @@ def columns(document: Document) -> list[int]:
     ]
 
 
+def headings(document: Document) -> tuple[str, ...]:
+    """Name each of `COLUMNS` by what is compared: accuracy or loss."""
+    measure = measure_of(key_of(document))
+    rest = ("Sharpness", "Distance", "Updates", "Time of a run")
+    return (f"Test {measure}", "Against large", f"Train {measure}", *rest)
+
+
 def lines(document: Document) -> list[Line]:
     """Say every way of training in one row.
 
@@ -58,6 +65,11 @@ def lines(document: Document) -> list[Line]:
 def key_of(document: Document) -> str:
     """Choose what is compared: accuracy, or the loss where nothing counts right answers."""
     return "test_accuracy" if has(document, "test_accuracy") else "test_loss"
+
+
+def measure_of(key: str) -> str:
+    """Name what is compared."""
+    return key.partition("_")[2]
 
 
 def line(role: Role, one: Mapping[str, Any], key: str) -> Line:
@@ -79,29 +91,70 @@ def against(one: Mapping[str, Any], which: str, key: str) -> Cell:
 
 
 def sentence(document: Document) -> str:
-    """Say which remedy does most, how sure that is, and how it stands to the small batch.
+    """Say which remedy does most and how it stands to the small batch, or that none can be told from the large batch.
 
     Args:
         document: the comparison.
 
     Returns:
-        One sentence; "" where there are no remedies, or none was finished.
+        One sentence; "" where there are no remedies, or none was finished. A remedy is named the best only where the
+        interval of its difference to the large batch leaves 0 out.
     """
     key = key_of(document)
-    sign = 1.0 if key == "test_accuracy" else -1.0
-    made = [
-        one
-        for one in document.get("remedies") or []
-        if one.get(key) and (one["to_large"].get(key) or {}).get("estimate")
-    ]
+    named = document.get("remedies") or []
+    made = [one for one in named if one.get(key) and gain_of(one, key)]
     if not made:
         return ""
-    best = max(made, key=lambda one: sign * one["to_large"][key]["estimate"]["value"])
-    gain, rest = best["to_large"][key]["estimate"], (best["to_small"].get(key) or {}).get("estimate")
-    count = f"Of {len(made)} remedies {best['label']} does most" if len(made) > 1 else f"The remedy {best['label']} is"
-    unit = best["to_large"][key]["unit"]
-    said = f"{count}: {signed(gain, unit)} to the large batch{sureness(gain)}"
+    by_gain = sorted(made, key=lambda one: -better(gain_of(one, key)["value"], key))
+    told = [one for one in by_gain if is_told(gain_of(one, key))]
+    if not told or better(gain_of(told[0], key)["value"], key) <= 0:
+        return none_helps(
+            by_gain[0], key, count_of(named, made), verb="told to be better than" if told else "told from"
+        )
+    best, count = told[0], count_of(named, made)
+    among = "" if best is by_gain[0] else " of those that can be told from the large batch"
+    said = f"Of {count} {best['label']} does most{among}" if count else f"The remedy {best['label']}"
+    unit, rest = best["to_large"][key]["unit"], (best["to_small"].get(key) or {}).get("estimate")
+    said = f"{said}: {signed(gain_of(best, key), unit)} to the large batch{sureness(gain_of(best, key))}"
     return f"{said}, {signed(rest, unit)} to the small one{sureness(rest)}." if rest else f"{said}."
+
+
+def none_helps(best: Mapping[str, Any], key: str, count: str, *, verb: str) -> str:
+    """Say that no remedy is better beyond doubt, and how far the best one comes."""
+    gain = gain_of(best, key)
+    interval = numbers.interval(gain)
+    sure = f", 95 % interval {interval}, n = {gain['n']}" if interval else " in the only seed"
+    found = f"{signed(gain, best['to_large'][key]['unit'])}{sure}"
+    measure = key.replace("_", " ")
+    if not count:
+        return f"The remedy {best['label']} cannot be {verb} the large batch in {measure} ({found})."
+    return f"None of {count} can be {verb} the large batch in {measure} (best: {best['label']}, {found})."
+
+
+def count_of(named: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]) -> str:
+    """Count remedies, and those that came to nothing; "" where there is only one."""
+    if len(named) == 1:
+        return ""
+    lost = [one for one in named if one not in made]
+    diverged = all(run["outcome"] == "diverged" for one in lost for run in one["runs"])
+    aside = f" ({len(lost)} {'diverged' if diverged else 'not finished'})" if lost else ""
+    return f"{len(named)} remedies{aside}"
+
+
+def gain_of(one: Mapping[str, Any], key: str) -> Any:
+    """Give the estimate of a remedy's difference to the plain large batch; None where there is none."""
+    return (one["to_large"].get(key) or {}).get("estimate")
+
+
+def better(difference: float, key: str) -> float:
+    """Turn a difference so that more is better."""
+    return difference if key == "test_accuracy" else -difference
+
+
+def is_told(estimate: Mapping[str, Any]) -> bool:
+    """Tell whether the interval of a difference leaves 0 out; one seed has no interval, and tells nothing."""
+    bounds = numbers.ends(estimate)
+    return bounds is not None and not bounds[0] <= 0 <= bounds[1]
 
 
 def signed(estimate: Mapping[str, Any], unit: str) -> str:

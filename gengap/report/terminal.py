@@ -11,7 +11,7 @@ from gengap.report import remedies, tables
 
 Document = Mapping[str, Any]
 COLOURS = {"small": "blue", "large": "dark_orange"}
-NARROW = {"Test accuracy", "More than large", "Sharpness", "Updates"}  # columns that 80 characters have room for
+NARROW = {"test", "gain", "sharpness", "updates"}  # columns of the remedies that 80 characters have room for
 VERDICTS = {"agrees": "green", "same direction": "green", "differs": "red"}
 
 
@@ -65,10 +65,10 @@ def side_by_side(document: Document) -> Table:
     """Lay out the remedies."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold", min_width=20)
-    lines = remedies.lines(document)
+    lines, headings = remedies.lines(document), remedies.headings(document)
     shown = [i for i in remedies.columns(document) if remedies.COLUMNS[i] in NARROW]
     for i in shown:
-        table.add_column(remedies.COLUMNS[i], justify="right", overflow="fold")
+        table.add_column(headings[i], justify="right", overflow="fold")
     for line in lines:
         cells = [
             Text.assemble(c.text, (f"\n{c.note}" if c.note else "", "dim")) for c in map(line.cells.__getitem__, shown)

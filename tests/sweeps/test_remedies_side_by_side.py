@@ -1,6 +1,7 @@
 """A comparison with remedies. Oracle: the same runs made alone, and differences taken by hand."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_differences_are_paired_with_the_plain_large_batch(found):
 
 def test_words_rows_and_page(found):
     made, folder = found
-    assert remedies.sentence(made.document).startswith("Of 3 remedies ")
+    assert re.match("(Of|None of) 3 remedies ", remedies.sentence(made.document))
     assert [line.label for line in remedies.lines(made.document)] == ["batch 4", "batch 20", *NAMES]
     for name in NAMES:
         assert name.partition("+")[0] in str(made)
@@ -125,6 +126,14 @@ def test_remedies_stay_in_a_folder(tmp_path):
     ]
 
 
+def test_a_remedy_under_another_name_leaves_the_folder_as_it_was(tmp_path):
+    small_study(["clip+ghost-bn"], out=tmp_path)
+    before = (tmp_path / "study.toml").read_text()
+    with pytest.raises(BadInput, match="changes nothing: it is the same recipe as"):
+        small_study(["ghost-bn+clip"], out=tmp_path)
+    assert (tmp_path / "study.toml").read_text() == before
+
+
 def test_failures_of_remedies_count():
     bad = {"label": "sam", "failures": ["seed 0: diverged at step 3: loss is nan"]}
     good = {"label": "clip", "failures": []}
@@ -141,3 +150,75 @@ def test_failures_of_remedies_count():
 def test_fields_that_a_comparison_varies_are_not_dropped(field, said):
     with pytest.raises(BadInput, match=said):
         gengap.compare(problem(), small=4, large=20, seeds=1, recipe={**HOW, field: 10})
+
+
+def estimate(value, interval, n=5):
+    return None if value is None else {"value": value, "n": n, "stderr": 1.0, "interval": interval, "confidence": 0.95}
+
+
+def told(*gains, key="test_accuracy", unit="points"):
+    """Make as much of a document as the sentence reads: (gain, interval, n) for each remedy; no gain: it diverged."""
+
+    def one(label, value, interval, n):
+        found = estimate(value, interval, n)
+        runs = [{"seed": 0, "outcome": "finished" if found else "diverged", key: value}]
+        difference = {key: {"estimate": found, "unit": unit}}
+        return {"label": label, "runs": runs, key: found, "to_large": difference, "to_small": difference}
+
+    arm = {"runs": [{"seed": 0, "outcome": "finished", "test_accuracy": None, key: 1.0}]}
+    made = [one(name, *gain) for name, gain in zip("abc", gains, strict=False)]
+    return remedies.sentence({"small": arm, "large": arm, "remedies": made})
+
+
+LOST = (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        (
+            ((4.0, (-1.0, 9.0), 5), (2.0, (-3.0, 7.0), 5)),
+            "None of 2 remedies can be told from the large batch in test accuracy (best: a, +4 points, 95 % interval ",
+        ),
+        (((4.0, None, 1), (5.0, None, 1)), "(best: b, +5.00 points in the only seed)."),
+        (((4.0, (3.0, 5.0), 5), LOST, LOST), "Of 3 remedies (2 diverged) a does most: +4"),
+        (((4.0, (-3.0, 11.0), 5), LOST), "None of 2 remedies (1 diverged) can be told from the large batch"),
+        (((4.0, (-1.0, 9.0), 5), (2.0, (1.0, 3.0), 5)), "Of 2 remedies b does most of those that can be told from the"),
+        (
+            ((-4.0, (-5.0, -3.0), 5),),
+            "The remedy a cannot be told to be better than the large batch in test accuracy (",
+        ),
+        (((4.0, (-5.0, 13.0), 5),), "The remedy a cannot be told from the large batch in test accuracy ("),
+        (((4.0, (3.0, 5.0), 5),), "The remedy a: +4"),
+    ],
+)
+def test_the_sentence_names_no_winner_that_cannot_be_told(gains, said):
+    assert said in told(*gains)
+
+
+def test_a_lower_loss_is_better():
+    said = told((-0.4, (-0.5, -0.3), 5), (0.4, (0.3, 0.5), 5), key="test_loss", unit="nats")
+    assert said.startswith("Of 2 remedies a does most: ")
+    assert "in test loss" in told((-0.4, None, 1), key="test_loss", unit="nats")
+
+
+def test_a_problem_judged_by_loss_has_headings_of_losses(tmp_path):
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    lines = gengap.Problem(
+        model=lambda: torch.nn.Linear(4, 1),
+        loss="mean_square",
+        train=(x[:40], x[:40].sum(1, keepdim=True)),
+        test=(x[40:], x[40:].sum(1, keepdim=True)),
+        name="lines",
+    )
+    made = gengap.compare(
+        lines, small=4, large=20, seeds=1, recipe=HOW, remedies=["clip"], sharpness=None, interpolation=None
+    )
+    assert remedies.headings(made.document)[:3] == ("Test loss", "Against large", "Train loss")
+    shown = str(made).partition("The remedy clip")[2]
+    assert "Test loss" in shown
+    assert "Test accuracy" not in shown
+    page = made.report(tmp_path).read_text(encoding="utf-8")
+    side = page.partition('<section id="side-by-side">')[2].partition("</section>")[0]
+    assert '<th scope="col">Train loss</th>' in side
+    assert "ccuracy</th>" not in side
