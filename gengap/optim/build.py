@@ -39,7 +39,7 @@ def build(
     recipe: Recipe,
     trained: nn.Module | Iterable[nn.Parameter],
     *,
-    per_epoch: int = 1,
+    updates_in: Callable[[float], int] = round,
     loss: str = "cross_entropy",
     average: Callable[[Tensor], None] | None = None,
 ) -> Optimizer:
@@ -48,7 +48,7 @@ def build(
     Args:
         recipe: its optimizer, method and their settings are used.
         trained: the network, or its weights, all on one device.
-        per_epoch: updates in an epoch, for what is counted in epochs.
+        updates_in: gives the updates in a number of epochs, for what is counted in them.
         loss: name of the problem's loss, which says what the outputs mean to K-FAC.
         average: replaces a tensor by its mean over processes, where K-FAC shares its factors.
 
@@ -64,7 +64,7 @@ def build(
             raise BadInput(f"{recipe.optimizer} looks at layers; give it the network and not its weights")
         return kfac(recipe, groups, trained, loss=loss, average=average)
     base = partial(plain, recipe)
-    return base(groups) if recipe.method is None else around(recipe, base, groups, per_epoch=per_epoch)
+    return base(groups) if recipe.method is None else around(recipe, base, groups, updates_in)
 
 
 def groups_of(recipe: Recipe, trained: nn.Module | Iterable[nn.Parameter]) -> list[Group]:
@@ -114,7 +114,10 @@ def plain(recipe: Recipe, groups: list[Group]) -> Optimizer:
 
 
 def around(
-    recipe: Recipe, base: Callable[[list[Group]], Optimizer], groups: list[Group], *, per_epoch: int
+    recipe: Recipe,
+    base: Callable[[list[Group]], Optimizer],
+    groups: list[Group],
+    updates_in: Callable[[float], int],
 ) -> Optimizer:
     """Put the method of a recipe around its optimizer."""
     method = recipe.method
@@ -137,7 +140,7 @@ def around(
 
             return svrg.Svrg(groups, base)
         case ElasticAveraging() | PostLocalSgd():
-            return apart(method, base, groups, per_epoch=per_epoch)
+            return apart(method, base, groups, updates_in)
     raise BadInput(f"there is no method {method!r}")
 
 
@@ -160,8 +163,7 @@ def apart(
     method: ElasticAveraging | PostLocalSgd,
     base: Callable[[list[Group]], Optimizer],
     groups: list[Group],
-    *,
-    per_epoch: int,
+    updates_in: Callable[[float], int],
 ) -> Optimizer:
     """Make workers that train apart and meet now and then."""
     from gengap.optim.mixing import Elastic, MixingRule, PostLocal
@@ -171,7 +173,7 @@ def apart(
     if isinstance(method, ElasticAveraging):
         rule = Elastic(method.pull / max(method.workers, 2), method.pull, method.period)
     else:
-        rule = PostLocal(method.period, round(method.start * per_epoch))
+        rule = PostLocal(method.period, updates_in(method.start))
     return Workers(groups, base, rule=rule, count=method.workers)
 
 

@@ -46,15 +46,19 @@ class Workers(Wrapper):
         self.rule, self.count = rule, count
 
     @torch.no_grad()
-    def step(self, closures: Sequence[Closure]) -> Tensor:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closures: Sequence[Closure], shares: Sequence[float] | None = None
+    ) -> Tensor:
         """Let every worker take one step, and let them meet where it is time.
 
         Args:
             closures: one for each worker: zeroes the gradients, computes the mean loss of the worker's own batch at the
-                weights that are in the parameters then, calls backward and returns the loss. Batches of equal size.
+                weights that are in the parameters then, calls backward and returns the loss.
+            shares: part of the whole batch that each worker has, where these differ; they add up to 1. Synchronous steps use
+                them; later the workers count alike.
 
         Returns:
-            The mean over workers of the losses before the step, detached.
+            The mean over samples of the losses before the step, detached.
 
         Raises:
             BadInput: there are more or fewer closures than workers.
@@ -62,6 +66,7 @@ class Workers(Wrapper):
         if len(closures) != self.count:
             raise BadInput(f"got {len(closures)} closures for {self.count} workers; give one for each, in a list")
         params, replicas = self.params, self._replicas()
+        parts = [1 / self.count] * self.count if shares is None else list(shares)
         with borrowed(params):
             losses, gradients = [], []
             for weights, closure in zip(replicas, closures, strict=True):
@@ -70,7 +75,7 @@ class Workers(Wrapper):
                 gradients.append(taken_gradients(params))
             done = self._count()
             if self.rule.is_synchronous(done):
-                gradients = [mean_gradients(gradients) for _ in replicas]
+                gradients = [mean_gradients(gradients, parts) for _ in replicas]
             for weights, gradient, base in zip(replicas, gradients, self.bases, strict=True):
                 assign(params, weights)
                 for p, g in zip(params, gradient, strict=True):
@@ -78,7 +83,7 @@ class Workers(Wrapper):
                 base.step()
                 assign(weights, params)
         self._meet(done)
-        return torch.stack(losses).mean()
+        return torch.stack([loss * part for loss, part in zip(losses, parts, strict=True)]).sum()
 
     def _replicas(self) -> list[list[Tensor]]:
         """Return the weights of every worker; at the first step, make them."""
@@ -175,7 +180,10 @@ def taken_gradients(params: Sequence[Tensor]) -> list[Tensor | None]:
     return taken
 
 
-def mean_gradients(gradients: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
-    """Return the mean over workers, in new tensors; a worker without a gradient counts as zero, all without as None."""
-    found = [[g for g in of_one if g is not None] for of_one in zip(*gradients, strict=True)]
-    return [torch.stack(some).sum(0) / len(gradients) if some else None for some in found]
+def mean_gradients(gradients: Sequence[Sequence[Tensor | None]], parts: Sequence[float]) -> list[Tensor | None]:
+    """Return the weighted mean over workers, in new tensors; one without a gradient counts as zero, all without as None."""
+    found = [
+        [g * part for g, part in zip(of_one, parts, strict=True) if g is not None]
+        for of_one in zip(*gradients, strict=True)
+    ]
+    return [torch.stack(some).sum(0) if some else None for some in found]

@@ -34,7 +34,8 @@ def batch_size_at(recipe: Recipe, epochs: float, *, training: int, current: int 
         case BatchSwitch():
             size = (first, *schedule.sizes)[bisect_right(schedule.milestones, epochs)]
         case BatchGrowth():
-            size = first * schedule.growth**epochs
+            grown = math.log(first) + epochs * math.log(schedule.growth)
+            size = math.exp(min(grown, math.log(limit) + 1))  # no overflow beyond the limit
         case BatchDynamic():
             size = first if current is None else current
         case _:

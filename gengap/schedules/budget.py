@@ -91,6 +91,25 @@ def uneven_plan(recipe: Recipe, training: int) -> Plan:
     return Plan(size, ends[1], ends[-1], known, by_steps=bool(budget.steps), epoch_ends=tuple(ends[1:]))
 
 
+def updates_in(planned: Plan, recipe: Recipe, epochs: float) -> int:
+    """Count the updates in a number of epochs, those of the reference batch where the regime is adapted.
+
+    Args:
+        planned: of the recipe.
+        recipe: resolved.
+        epochs: from the start.
+
+    Returns:
+        Updates, rounded; beyond the budget at the pace of its end.
+    """
+    if recipe.regime_adaptation and recipe.budget.epochs:
+        return round(planned.steps * epochs / recipe.budget.epochs)
+    ends = (0, *planned.epoch_ends)
+    whole = min(int(epochs), len(ends) - 2) if planned.epoch_ends else 0
+    pace = ends[whole + 1] - ends[whole] if planned.epoch_ends else planned.per_epoch
+    return round(ends[whole] + (epochs - whole) * pace)
+
+
 def evaluation_steps(planned: Plan, evaluations: int) -> list[int]:
     """Choose the updates after which train and test loss are measured.
 

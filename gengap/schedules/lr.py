@@ -5,7 +5,6 @@ from bisect import bisect_right
 
 from gengap.core.recipe import Recipe, Schedule, Step, Warmup
 from gengap.core.recipe.schedules import Cosine, LrRule, Piecewise, Polynomial, SlowStart, Smith2020
-from gengap.schedules.budget import stretch
 
 # Akiba, Suzuki & Fukuda 2017, arXiv:1711.04325: epochs of 90 at which a piece begins, and what it multiplies by
 SLOW_START = ((0, 0.5), (40, 0.075), (70, 0.01), (85, 0.001))
@@ -103,8 +102,10 @@ def learning_rate(recipe: Recipe, seen: int, *, training: int, total: int | None
     Returns:
         The learning rate. A `batch_schedule` does not change it: the scaling rule looks at the first batch.
     """
-    epochs = seen / training / stretch(recipe)
     share = seen / total if total else 0.0
+    epochs = seen / training
+    if recipe.regime_adaptation and recipe.budget.epochs:
+        epochs = share * recipe.budget.epochs  # ragged batches make a stretched epoch other than B / reference epochs
     base = scaled_lr(recipe)
     start = recipe.lr / base if recipe.warmup and recipe.warmup.start == "reference" else None
     return base * factor(recipe.schedule, epochs, share) * warmup_factor(recipe.warmup, epochs, start)

@@ -142,6 +142,11 @@ def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
         batches = {each for epoch in ends for each in epoch_sizes(recipe, epoch, training=samples)}
     elif not recipe.drop_last and numbers.steps >= numbers.per_epoch:
         batches.add(samples % size)
+    if recipe.method and recipe.method.name in {"elastic-averaging", "post-local-sgd"}:
+        workers = recipe.method.workers
+        batches = {b * (k + 1) // workers - b * k // workers for b in batches for k in range(workers)}
+    if recipe.batch_schedule and recipe.batch_schedule.name == "dynamic":
+        batches = {half for b in batches for half in (b // 2, b - b // 2)}
     if isinstance(piece, int):
         batches = {part for b in batches for part in (min(b, piece), b % piece)}
     if recipe.ghost_batch and not recipe.quirks:

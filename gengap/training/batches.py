@@ -86,7 +86,7 @@ def shares(recipe: Recipe, ranks: Ranks, total: int) -> list[tuple[int, int]]:
 
 def kept_together(recipe: Recipe, total: int) -> int:
     """Give the number of samples that a process gets all of or none: those that batch norm takes for one batch."""
-    if not recipe.ghost_batch or recipe.batch_norm != "rank":
+    if not recipe.ghost_batch or recipe.norm_span != "rank":
         return 1
     if recipe.quirks:
         return max(1, math.ceil(total / max(1, int(recipe.batch_size) // recipe.ghost_batch)))
@@ -123,5 +123,5 @@ def whole_set(
         batch = Minibatch(changed, targets, indices, epoch, 0, len(train), int(indices[0]))
         passes -= 1
         yield batch if stop > start else batch.of_none()
-    for _ in range(passes if recipe.batch_norm != "rank" else 0):
+    for _ in range(passes if recipe.norm_span != "rank" else 0):
         yield batch.of_none()

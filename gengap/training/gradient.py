@@ -37,7 +37,10 @@ class Gradient:
             self.chunks = max(1, int(recipe.batch_size) // recipe.ghost_batch)
         shared = ranks.size > 1
         self.at_once = not (dynamic or self.chunks or micro_batch or shared)
-        self.in_step = shared and recipe.batch_norm != "rank"  # batch norm speaks to other processes in every pass
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        self.in_step = (
+            shared and normed and recipe.norm_span != "rank"
+        )  # batch norm speaks to other processes in every pass
         span = span_of(recipe, ranks)
         self.exchange = Exchange(model, ranks, span=span, early=not self.in_step) if shared else None
 
@@ -136,7 +139,7 @@ class Gradient:
 
 def span_of(recipe: Recipe, ranks: Ranks) -> int:
     """Give the number of processes that share the statistics of batch norm."""
-    return {"rank": 1, "all": ranks.size}.get(str(recipe.batch_norm)) or int(recipe.batch_norm)
+    return {"rank": 1, "all": ranks.size}.get(str(recipe.norm_span)) or int(recipe.norm_span)
 
 
 class Halves:

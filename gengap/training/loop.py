@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,13 +11,14 @@ from torch import Tensor
 from gengap.core.errors import BadInput
 from gengap.core.events import Listener, Message, Progress
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.methods import ElasticAveraging
 from gengap.core.recipe.schedules import BatchDynamic
 from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
 from gengap.optim.rmsprop_warmup import RmspropWarmup
 from gengap.problem.problem import Problem
 from gengap.schedules.batch import wanted_size
-from gengap.schedules.budget import evaluation_steps, plan
+from gengap.schedules.budget import evaluation_steps, plan, updates_in
 from gengap.schedules.lr import is_constant, learning_rate, told
 from gengap.training.batches import rest_of_epoch, whole_set
 from gengap.training.evaluation import Evaluation
@@ -69,19 +71,20 @@ class Training:
         self.due = evaluation_steps(self.plan, evaluations)
         self.showing = Showing(probe, self.plan.steps)
         self.ranks, self.batch_size = ranks, self.plan.batch_size
-        self.model = make_network(problem, recipe, device, start=start)
+        self.model = make_network(problem, recipe, device, start=start, processes=ranks.size)
         self.augment = make_augment(recipe, self.train)
         self.initial = copies(self.model.named_parameters())
         self.optimizer = build(
             recipe,
             self.model,
-            per_epoch=self.plan.per_epoch,
+            updates_in=partial(updates_in, self.plan, recipe),
             loss=problem.loss.name,
             average=ranks.average if ranks.size > 1 else None,
         )
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         if recipe.micro_batch == "auto":
             self.gradient.limit_pieces(fitting_piece(self.gradient, self.train, memory_limit))
+        check_meetings(recipe, self.plan.steps)
         self.evaluation = Evaluation(problem, ranks)
         self.history: list[Point] = []
         self.pending: list[tuple[Tensor, int]] = []
@@ -337,6 +340,16 @@ class Training:
 def copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Copy tensors out of the graph."""
     return {name: value.detach().clone() for name, value in named}
+
+
+def check_meetings(recipe: Recipe, steps: int) -> None:
+    """Refuse workers that never meet: what they learnt would be lost."""
+    method = recipe.method
+    if isinstance(method, ElasticAveraging) and method.period > steps:
+        raise BadInput(
+            f"the workers of elastic-averaging meet every {method.period} updates, and there are only {steps}; choose a period "
+            f"of at most {steps}"
+        )
 
 
 def diverged(step: int, value: float) -> Outcome:

@@ -13,7 +13,12 @@ from gengap.training.batches import Augment
 
 
 def make_network(
-    problem: Problem, recipe: Recipe, device: torch.device, *, start: Mapping[str, Tensor] | None = None
+    problem: Problem,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    processes: int = 1,
 ) -> nn.Module:
     """Make the network that a recipe trains.
 
@@ -22,6 +27,7 @@ def make_network(
         recipe: its seed, dtype, memory_format, ghost_batch, batch_norm and dropout are used.
         device: where it lies.
         start: weights and buffers by name to begin with, in place of fresh ones.
+        processes: how many share each batch.
 
     Returns:
         The network in training mode; its weights and buffers have the names of the problem's own network.
@@ -37,7 +43,7 @@ def make_network(
         from gengap.nets.dropout import set_dropout
 
         set_dropout(model, recipe.dropout)
-    model = with_batch_norm(model, recipe)
+    model = with_batch_norm(model, recipe, processes)
     if recipe.memory_format == "channels_last":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
@@ -54,19 +60,20 @@ def load_start(model: nn.Module, start: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(start), strict=False)
 
 
-def with_batch_norm(model: nn.Module, recipe: Recipe) -> nn.Module:
+def with_batch_norm(model: nn.Module, recipe: Recipe, processes: int) -> nn.Module:
     """Give batch norm the span that a recipe asks for: ghosts, one process, or several."""
     ghost = None if recipe.quirks else recipe.ghost_batch  # their code cuts the batch outside the network
-    if recipe.batch_norm == "rank" and ghost is None:
-        return model
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     from gengap.nets.norm_conversion import convert_ghost_batch_norm, convert_span_batch_norm
 
-    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        field = "ghost_batch" if ghost else "batch_norm"
-        raise BadInput(f"{field} is {getattr(recipe, field)}, but the network has no batch norm; leave it out")
-    if ghost and recipe.batch_norm == "rank":
+    if recipe.ghost_batch and not normed:
+        raise BadInput(f"ghost_batch is {recipe.ghost_batch}, but the network has no batch norm; leave it out")
+    if ghost:
         return convert_ghost_batch_norm(model, ghost)
-    return convert_span_batch_norm(model, recipe.batch_norm, ghost_size=ghost)
+    if processes > 1 and normed and recipe.norm_span != "rank":
+        span = recipe.batch_norm
+        return convert_span_batch_norm(model, span)
+    return model
 
 
 def make_augment(recipe: Recipe, train: Samples) -> Augment | None:
@@ -86,7 +93,11 @@ def make_augment(recipe: Recipe, train: Samples) -> Augment | None:
         return None
     from gengap.data.augment import make_augmentation
 
-    inputs, _ = next(iter(train.batches(1)))
+    inputs, targets = next(iter(train.batches(1)))
+    if targets.shape[1:] == getattr(inputs, "shape", (0,))[1:]:
+        raise BadInput(
+            f"augment is {recipe.augment.name!r}, which moves inputs and not targets, and here targets are images; leave it out"
+        )
     if not isinstance(inputs, Tensor) or inputs.ndim != 4:
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise BadInput(

@@ -88,7 +88,7 @@ def robust(model: nn.Module, loss: Loss, recipe: Recipe) -> Objective:
     noise = recipe.gradient_noise
     if isinstance(noise, spec.MultiplicativeNoise):
         return weighted(model, loss, recipe, noise)
-    made = of_inputs(recipe)
+    made = of_inputs(recipe, loss)
 
     def objective(batch: Minibatch) -> Tensor:
         return made(model, loss.mean, batch.inputs, batch.targets, indices=batch.indices, epoch=batch.epoch)
@@ -96,12 +96,14 @@ def robust(model: nn.Module, loss: Loss, recipe: Recipe) -> Objective:
     return objective
 
 
-def of_inputs(recipe: Recipe) -> objectives.Objective:
+def of_inputs(recipe: Recipe, loss: Loss) -> objectives.Objective:
     """Give the objective on clean, adversarial or disturbed inputs."""
     if recipe.adversarial:
         return Adversarial(recipe.adversarial.epsilon, recipe.adversarial.share)
     if recipe.stability:
         how = recipe.stability
+        if how.distance == "kl" and loss.name == "mean_square":
+            raise BadInput("stability compares classes by kl, and mean_square has none; set its distance to 'l2'")
         return Stability(how.sigma, how.weight, how.distance, seed=recipe.seed)
     return objectives.plain
 

@@ -59,7 +59,8 @@ def piggyback(
             optimizer, as in the authors' code.
         epochs: after how many small-batch epochs to begin; 0 for fresh weights.
         device: where to train.
-        out: folder for checkpoints; runs that are finished there are not trained again. None: nothing is kept.
+        out: folder for checkpoints; large-batch runs that are finished there are not trained again, the small batch is
+            where its weights on the way are asked for. None: nothing is kept.
         listen: told of the progress.
 
     Returns:
@@ -112,8 +113,9 @@ def starts(problem: Problem, small: Recipe, epochs: Sequence[int]) -> dict[int, 
     total = small.budget.epochs
     if not total or small.batch_schedule or small.regime_adaptation:
         raise BadInput("the small batch of a piggyback needs a budget of epochs and a batch that stays")
-    if not epochs or len(set(epochs)) != len(epochs) or not all(0 <= count <= total for count in epochs):
-        raise BadInput(f"epochs is {list(epochs)}; give different numbers from 0 to the {total} of the small batch")
+    whole_numbers = isinstance(epochs, Sequence) and all(type(count) is int for count in epochs)
+    if not whole_numbers or not epochs or len(set(epochs)) != len(epochs) or not all(0 <= k <= total for k in epochs):
+        raise BadInput(f"epochs is {epochs}; give different numbers from 0 to the {total} of the small batch")
     per_epoch = plan(small, len(problem.samples("train"))).per_epoch
     return {count * per_epoch: count for count in epochs}
 

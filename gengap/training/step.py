@@ -14,6 +14,7 @@ from gengap.optim.gradient_noise import IsotropicNoise
 from gengap.optim.workers import Workers
 from gengap.problem.losses import Loss
 from gengap.training.batches import shares
+from gengap.training.checkpoint import random_state, restore_random_state
 from gengap.training.dense import recognise
 from gengap.training.gradient import Gradient
 from gengap.training.minibatch import Minibatch
@@ -77,14 +78,22 @@ def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
     if workers:
 
         def shared(batch: Minibatch) -> Tensor:
-            value: Tensor = step([partial(gradient, part) for part in parts_of(batch, gradient)])
+            parts = parts_of(batch, gradient)
+            sizes = [part.total / batch.total for part in parts]
+            value: Tensor = step([partial(gradient, part) for part in parts], shares=sizes)
             return value
 
         return shared
     if getattr(optimizer, "needs_closure", False):
 
         def asked(batch: Minibatch) -> Tensor:
-            value: Tensor = step(partial(gradient, batch))
+            masks = random_state(batch.targets.device)
+
+            def again() -> Tensor:
+                restore_random_state(masks, batch.targets.device)  # the same dropout in every call of one update
+                return gradient(batch)
+
+            value: Tensor = step(again)
             return value.detach()
 
         return asked

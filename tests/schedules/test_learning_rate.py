@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gengap.core.recipe import Recipe
+from gengap.schedules.budget import plan
 from gengap.schedules.lr import is_constant, learning_rate, told
 
 N = 1000
@@ -132,6 +133,21 @@ def test_square_root_and_momentum():
     assert rates(made, [0]) == pytest.approx([0.1])  # twice the batch, half of 1 - m
     assert "momentum 0.95 for 0.9" in told(made)
     assert told(recipe()) == ""
+
+
+@pytest.mark.parametrize(("batch", "reference"), [(1000, 32), (600, 32), (750, 32), (500, 5000)])
+def test_regime_adaptation_drops_the_rate_at_the_updates_of_the_reference(batch, reference):
+    """Counted on the batches themselves, ragged ones included: milestones 20 and 30 of 40 epochs."""
+    made = recipe(batch_size=batch, regime_adaptation=reference, schedule={"name": "step", "milestones": [20, 30]})
+    counted = plan(made, N)
+    small = math.ceil(N / min(reference, N))
+    seen, drops, before = 0, [], 0.8
+    for update in range(counted.steps):
+        rate = learning_rate(made, seen, training=N, total=counted.samples)
+        if rate != before:
+            drops.append(update)
+        before, seen = rate, seen + min(batch, N - seen % N)
+    assert drops == pytest.approx([20 * small, 30 * small], abs=1)
 
 
 def test_regime_adaptation_stretches_milestones_and_warm_up():

@@ -60,19 +60,18 @@ SAME = {
     "sam": (smooth, {"batch_size": 13, "method": "sam"}),
     "l-bfgs": (smooth, {"batch_size": 18, "optimizer": "lbfgs", "lr": 0.5}),
     "svrg": (smooth, {"batch_size": 13, "method": "svrg"}),
-    "workers": (smooth, {"batch_size": 18, "method": {"name": "elastic-averaging", "workers": 2}}),
+    "workers": (smooth, {"batch_size": 18, "method": {"name": "elastic-averaging", "workers": 2, "period": 2}}),
     "growing by noise": (smooth, {"batch_size": 6, "batch_schedule": {"name": "dynamic", "theta": 0.5}}),
     "noise": (smooth, {"batch_size": 13, "gradient_noise": {"name": "multiplicative", "sigma": 0.5}}),
     "adversarial": (smooth, {"batch_size": 18, "adversarial": {"epsilon": 0.1}}),
     "ghosts": (normed, {"batch_size": 18, "ghost_batch": 4, "momentum": 0.9}),
     "ghosts in pieces": (normed, {"batch_size": 18, "ghost_batch": 4, "micro_batch": 8}),
-    "ghosts in odd pieces": (normed, {"batch_size": 18, "ghost_batch": 4, "micro_batch": 6}),
     "plain means": (averaged, {"batch_size": 18, "ghost_batch": 4}),
     "norm of all": (normed, {"batch_size": 13, "batch_norm": "all", "momentum": 0.9, "drop_last": True}),
     "norm of all, fewer than ranks": (normed, {"batch_size": 19, "batch_norm": "all"}),
 }
 OTHER = {
-    "norm of each": (normed, {"batch_size": 20, "momentum": 0.9}),
+    "norm of each": (normed, {"batch_size": 20, "momentum": 0.9, "batch_norm": "rank"}),
     "norm of all in pieces": (normed, {"batch_size": 20, "batch_norm": "all", "micro_batch": 5}),
     "dropout": (masked, {"batch_size": 20}),
 }

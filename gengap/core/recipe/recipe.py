@@ -52,7 +52,8 @@ class Recipe(Record):
         clip_norm: length to which a longer gradient is cut.
         gradient_noise: {"name": "multiplicative", "reference_batch": 128}, {"name": "isotropic", "temperature": 1e-6}.
         ghost_batch: samples that batch norm normalises together (Hoffer et al. 2017).
-        batch_norm: over ranks: each its own statistics ("rank"), all together ("all"), or groups of so many ranks.
+        batch_norm: over several processes: all together ("all", as one process does it), each its own statistics ("rank"), or
+            groups of so many. A ghost batch never spans processes.
         method: "sam", "asam", "conservative", "entropy-sgd", "svrg", "elastic-averaging" or "post-local-sgd", or a table of
             its name and settings.
         augment: "crop-flip", "keskar", ... (`gengap list augmentations`).
@@ -93,7 +94,7 @@ class Recipe(Record):
     clip_norm: float | None = Field(default=None, gt=0)
     gradient_noise: GradientNoise | None = None
     ghost_batch: int | None = Field(default=None, ge=2)
-    batch_norm: Literal["rank", "all"] | Annotated[int, Field(ge=1)] = "rank"
+    batch_norm: Literal["rank", "all"] | Annotated[int, Field(ge=1)] = "all"
     method: Annotated[Method | None, BeforeValidator(named)] = None
     augment: Annotated[Augmentation | None, BeforeValidator(named)] = None
     adversarial: Adversarial | None = None
@@ -112,6 +113,11 @@ class Recipe(Record):
             share(self.batch_size)
         check_rules(self)
         return self
+
+    @property
+    def norm_span(self) -> str | int:
+        """Over how many processes batch norm goes: "rank" for one, "all", or a number."""
+        return "rank" if self.ghost_batch else self.batch_norm
 
     def resolved(self, samples: int) -> "Recipe":
         """Give the recipe with its batch size as a number.

@@ -7,6 +7,7 @@ from gengap.core.recipe.schedules import ENDING
 WITH_MOMENTUM = {"sgd", "rmsprop", "lars", "kfac", "rmsprop-warmup"}
 WITH_NESTEROV = {"sgd", "lars"}
 WITH_BETAS = {"adam", "adamw", "lamb"}
+WITH_EPS = {"adam", "adamw", "adagrad", "rmsprop", "lars", "lamb", "rmsprop-warmup"}
 WHOLE_BATCH = {"lbfgs", "full-batch-gd"}  # search along a line, which needs the same loss at every point
 AVERAGING = {"elastic-averaging", "post-local-sgd"}
 
@@ -81,8 +82,35 @@ def check_methods(recipe: Any) -> None:
     noise = recipe.gradient_noise
     if method and noise and noise.name == "isotropic":
         raise ValueError(f"isotropic noise goes with one gradient in an update, and {method.name} takes several")
+    check_gradients(recipe)
+    if recipe.quirks and method:
+        raise ValueError(
+            f"the quirks of bigbatch are those of its own updates; leave quirks or the method {method.name} out"
+        )
+    if recipe.quirks and (recipe.batch_schedule or recipe.micro_batch):
+        raise ValueError("the quirks of bigbatch cut every batch into ghosts; leave batch_schedule and micro_batch out")
     if recipe.quirks and name != "sgd":
         raise ValueError(f"the quirks of bigbatch are those of sgd, not of {name}")
+
+
+def check_gradients(recipe: Any) -> None:
+    """Refuse what would be done to gradients that are no gradients of a batch's loss."""
+    method, noise = recipe.method, recipe.gradient_noise
+    if method and method.name == "svrg" and recipe.clip_norm:
+        raise ValueError(
+            "svrg corrects gradients after they are made, so that clip_norm would not cut its steps; leave it out"
+        )
+    if method and method.name == "svrg" and noise:
+        raise ValueError("svrg takes the noise off that gradient_noise adds; leave one of them out")
+    if method and method.name in AVERAGING and recipe.clip_norm:
+        raise ValueError(f"clip_norm would cut the gradient of each worker of {method.name} by itself; leave it out")
+    if recipe.optimizer == "kfac" and recipe.dtype == "bf16":
+        raise ValueError("kfac inverts matrices, which bf16 is too coarse for; take float32")
+    if recipe.eps is not None and recipe.optimizer not in WITH_EPS:
+        raise ValueError(f"eps belongs to {words(WITH_EPS)}, not to {recipe.optimizer}; leave it out")
+    piece, ghost = recipe.micro_batch, recipe.ghost_batch
+    if isinstance(piece, int) and ghost and piece % ghost:
+        raise ValueError(f"micro_batch {piece} cuts ghosts of {ghost} apart; choose a multiple of ghost_batch")
 
 
 def words(names: set[str]) -> str:
