@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md from the command line itself; with --check, say whether it is up to date."""
+"""Write the reference of command line and recipes from themselves; with --check, say whether it is up to date."""
 
 import html
 import os
@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-TARGET = Path(__file__).parent / "reference" / "cli.md"
+from recipe_page import page
+
+REFERENCE = Path(__file__).parent / "reference"
 
 
 def manual() -> str:
@@ -30,13 +32,13 @@ def manual() -> str:
 
 def main() -> int:
     """Write or check."""
-    text = manual()
-    if "--check" not in sys.argv:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-        print(f"{TARGET} is not what the command line says; run: python docs/manual.py", file=sys.stderr)
-        return 1
+    for name, make in (("cli.md", manual), ("recipe.md", page)):
+        target, text = REFERENCE / name, make()
+        if "--check" not in sys.argv:
+            target.write_text(text, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            print(f"{target} is not what the program says; run: python docs/manual.py", file=sys.stderr)
+            return 1
     print("the manual is up to date")
     return 0
 
