@@ -29,6 +29,7 @@ from gengap.studies.study import (
 from gengap.sweeps.local import run_study
 from gengap.sweeps.plan import resolve_sizes, spec_of, tasks
 from gengap.training.ranks import ALONE, Ranks
+from gengap.training.rehearsal import rehearse
 from gengap.training.solo import find_device
 
 TOLERANCE = 0.1  # points of accuracy that do not matter to anybody
@@ -314,12 +315,30 @@ def run_comparison(
     study = resolve_sizes(study, problem)
     check_same(study, out)
     study = with_stored_remedies(study, out)
-    tasks(study, problem)  # the same remedy under two names is refused before the study is written
+    check_recipes(study, problem)
     with Store(out) as store:
         write_text(out / STUDY, study.to_toml())
         store.remember("command", command)
         run_study(study, problem, store, device=device, listen=listen, ranks=ranks)
         return Comparison(comparison_document(store, study, store.recall("keys"), command=command), out)
+
+
+def check_recipes(study: Study, problem: Problem) -> None:
+    """Refuse what would only be found when its turn comes: a remedy twice, or one that the network or the data cannot have.
+
+    Args:
+        study: to be run.
+        problem: what is learnt.
+
+    Raises:
+        BadInput: a recipe cannot train the problem; a remedy is named.
+    """
+    one_of_each = {(task.variant, task.recipe.batch_size): task for task in tasks(study, problem)}
+    for task in one_of_each.values():
+        try:
+            rehearse(problem, task.recipe)
+        except BadInput as error:
+            raise BadInput(f"{task.variant}: {error}" if task.variant else str(error)) from error
 
 
 def check_sizes(study: Study, problem: Problem) -> None:

@@ -222,3 +222,18 @@ def test_a_problem_judged_by_loss_has_headings_of_losses(tmp_path):
     side = page.partition('<section id="side-by-side">')[2].partition("</section>")[0]
     assert '<th scope="col">Train loss</th>' in side
     assert "ccuracy</th>" not in side
+
+
+@pytest.mark.parametrize(
+    ("remedy", "says"),
+    [
+        ("ghost-bn", "ghost-bn: ghost_batch is 4, but the network has no batch norm"),
+        ("augment", "augment: augment is 'keskar'"),
+    ],
+)
+def test_what_a_network_cannot_have_is_refused_before_anything_is_written(remedy, says, tmp_path):
+    x, y = torch.randn(40, 4), torch.arange(40) % 2
+    bare = gengap.Problem(model=lambda: torch.nn.Linear(4, 2), loss="cross_entropy", train=(x, y), test=(x, y))
+    with pytest.raises(BadInput, match=says):
+        gengap.compare(bare, small=4, large=20, seeds=1, recipe=HOW, remedies=[remedy], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
