@@ -90,6 +90,14 @@ def scaled_lr(recipe: Recipe) -> float:
     return recipe.lr * rule_factor(recipe.lr_rule, int(recipe.batch_size), recipe.momentum)
 
 
+def epochs_of(recipe: Recipe, seen: int, *, training: int, total: int | None) -> float:
+    """Return the epochs that a recipe's milestones are given in, of the reference batch where the regime is adapted."""
+    if recipe.regime_adaptation and recipe.budget.epochs and total:
+        # of the budget, as ragged batches make a stretched epoch other than B / reference; whole numbers first, to be exact
+        return seen * recipe.budget.epochs / total
+    return seen / training
+
+
 def learning_rate(recipe: Recipe, seen: int, *, training: int, total: int | None) -> float:
     """Return the learning rate of the update that follows `seen` samples.
 
@@ -103,9 +111,7 @@ def learning_rate(recipe: Recipe, seen: int, *, training: int, total: int | None
         The learning rate. A `batch_schedule` does not change it: the scaling rule looks at the first batch.
     """
     share = seen / total if total else 0.0
-    epochs = seen / training
-    if recipe.regime_adaptation and recipe.budget.epochs:
-        epochs = share * recipe.budget.epochs  # ragged batches make a stretched epoch other than B / reference epochs
+    epochs = epochs_of(recipe, seen, training=training, total=total)
     base = scaled_lr(recipe)
     start = recipe.lr / base if recipe.warmup and recipe.warmup.start == "reference" else None
     return base * factor(recipe.schedule, epochs, share) * warmup_factor(recipe.warmup, epochs, start)

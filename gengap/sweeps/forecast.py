@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from gengap.core.errors import Interrupted
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.methods import ElasticAveraging
 from gengap.problem.problem import Problem
 from gengap.schedules.budget import evaluation_steps, plan
 from gengap.store.store import Store
@@ -124,6 +126,13 @@ def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, ev
     return steps * per_step + looks * per_evaluation, detail
 
 
+def meeting(recipe: Recipe) -> dict[str, Any]:
+    """Let workers meet in every update of a short run, which would refuse workers that never do."""
+    if not isinstance(recipe.method, ElasticAveraging):
+        return {}
+    return {"method": recipe.method.model_dump() | {"period": 1}}
+
+
 def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:
     """Measure the seconds of one update, and those of one evaluation of both splits, on a part of the samples.
 
@@ -142,7 +151,7 @@ def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float,
     part = problem.head(size * math.ceil(PROBE_SAMPLES / size), PROBE_SAMPLES)
     steps, run = 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
-        short = recipe.changed(**BRIEF, budget={"steps": steps})
+        short = recipe.changed(**BRIEF, budget={"steps": steps}, **meeting(recipe))
         run = train(part, short, device=place, evaluations=1)
         if run.outcome.kind == "interrupted":
             raise Interrupted("interrupted while timing a few updates; nothing was kept")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -128,13 +129,25 @@ class Gradient:
 
     def cut(self, batch: Minibatch) -> list[int]:
         """Give the sizes of pieces: halves end where a piece ends, and processes that go in step make as many passes."""
-        length, size = len(batch), self.micro_batch or batch.total
-        middle = min(max(batch.total // 2 - batch.offset, 0), length) if self.halves and batch.total > 1 else length
-        parts = [min(size, part - done) for part in (middle, length - middle) for done in range(0, part, size)]
-        if self.in_step:
-            longest = math.ceil(batch.total / self.ranks.size)
-            parts += [0] * (math.ceil(longest / size) + bool(self.halves) - len(parts))
+        size, middle = self.micro_batch or batch.total, batch.total // 2
+        halves = [(0, middle), (middle, batch.total)] if self.halves and batch.total > 1 else [(0, batch.total)]
+        parts = []
+        for low, high in halves:
+            mine = overlap(batch.offset, batch.offset + len(batch), low, high)
+            own = [min(size, mine - done) for done in range(0, mine, size)]
+            passes = math.ceil(self.longest(batch.total, low, high) / size) if self.in_step else 0
+            parts += own + [0] * (passes - len(own))
         return parts
+
+    def longest(self, total: int, low: int, high: int) -> int:
+        """Give the most samples of a part of a batch that one of the processes has."""
+        ends = [total * rank // self.ranks.size for rank in range(self.ranks.size + 1)]
+        return max(overlap(start, stop, low, high) for start, stop in pairwise(ends))
+
+
+def overlap(start: int, stop: int, low: int, high: int) -> int:
+    """Count what two ranges share."""
+    return max(0, min(stop, high) - max(start, low))
 
 
 def span_of(recipe: Recipe, ranks: Ranks) -> int:

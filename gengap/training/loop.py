@@ -19,7 +19,7 @@ from gengap.optim.rmsprop_warmup import RmspropWarmup
 from gengap.problem.problem import Problem
 from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan, updates_in
-from gengap.schedules.lr import is_constant, learning_rate, told
+from gengap.schedules.lr import epochs_of, is_constant, learning_rate, told
 from gengap.training.batches import rest_of_epoch, whole_set
 from gengap.training.evaluation import Evaluation
 from gengap.training.interrupt import StopRequest
@@ -140,7 +140,9 @@ class Training:
                 self.lr = self._scheduled_lr()
                 set_lr(self.optimizer, self.lr, corrected=self.recipe.momentum_correction)
             if isinstance(self.optimizer, RmspropWarmup):
-                self.optimizer.set_progress(self.samples / len(self.train))
+                self.optimizer.set_progress(
+                    epochs_of(self.recipe, self.samples, training=len(self.train), total=self.plan.samples)
+                )
             size = batch.total
             self.pending.append((self.update(batch), size))
             self.step += 1

@@ -71,9 +71,21 @@ def with_batch_norm(model: nn.Module, recipe: Recipe, processes: int) -> nn.Modu
     if ghost:
         return convert_ghost_batch_norm(model, ghost)
     if processes > 1 and normed and recipe.norm_span != "rank":
+        check_plain(model)
         span = recipe.batch_norm
         return convert_span_batch_norm(model, span)
     return model
+
+
+def check_plain(model: nn.Module) -> None:
+    """Refuse norm layers whose statistics cannot be shared between processes."""
+    plain = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise BadInput(
+                f"{name} is a {type(module).__name__}, whose statistics are not shared between processes; set "
+                f"batch_norm='rank', or leave ghosts to the recipe's ghost_batch"
+            )
 
 
 def make_augment(recipe: Recipe, train: Samples) -> Augment | None:

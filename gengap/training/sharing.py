@@ -53,6 +53,11 @@ def told_of_sharing(recipe: Recipe, ranks: Ranks, micro_batch: int | None) -> It
     """
     if recipe.micro_batch == "auto" and micro_batch is not None:
         yield f"micro_batch auto: {micro_batch:,} samples go through the network at once"
+    if micro_batch and recipe.norm_span != "rank" and ranks.size > 1:
+        yield (
+            f"batch norm, where there is any, goes over the pieces of all {ranks.size} processes, "
+            f"{ranks.size * micro_batch:,} samples at once; set batch_norm='rank' for the pieces of one process"
+        )
     size = int(recipe.batch_size)
     unit = kept_together(recipe, size)
     if ranks.size > (units := -(-size // unit)):

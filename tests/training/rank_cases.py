@@ -67,6 +67,7 @@ SAME = {
     "ghosts": (normed, {"batch_size": 18, "ghost_batch": 4, "momentum": 0.9}),
     "ghosts in pieces": (normed, {"batch_size": 18, "ghost_batch": 4, "micro_batch": 8}),
     "plain means": (averaged, {"batch_size": 18, "ghost_batch": 4}),
+    "dynamic, norm of all": (normed, {"batch_size": 16, "batch_schedule": {"name": "dynamic", "theta": 0.3}}),
     "norm of all": (normed, {"batch_size": 13, "batch_norm": "all", "momentum": 0.9, "drop_last": True}),
     "norm of all, fewer than ranks": (normed, {"batch_size": 19, "batch_norm": "all"}),
 }
