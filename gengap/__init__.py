@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gengap.comparison import Comparison, compare, comparison_study
+    from gengap.comparison.compare import Comparison, compare
+    from gengap.comparison.question import comparison_study
     from gengap.core.errors import BadInput, GengapError, Interrupted, LostRank, MissingData, OutOfSpace
     from gengap.core.estimate import Estimate
     from gengap.core.recipe import Recipe
@@ -92,7 +93,7 @@ PUBLIC = {
     "BadInput": "gengap.core.errors",
     "BallSharpness": "gengap.measures.sharpness.ball_sharpness",
     "Checkpoint": "gengap.problem.checkpoint",
-    "Comparison": "gengap.comparison",
+    "Comparison": "gengap.comparison.compare",
     "Conservative": "gengap.optim.conservative",
     "CovarianceEigenvalues": "gengap.measures.noise.covariance",
     "Curvature": "gengap.optim.kfac",
@@ -172,8 +173,8 @@ PUBLIC = {
     "average_sharpness": "gengap.measures.sharpness.average_sharpness",
     "average_statistics": "gengap.nets.norm_conversion",
     "ball_sharpness": "gengap.measures.sharpness.ball_sharpness",
-    "compare": "gengap.comparison",
-    "comparison_study": "gengap.comparison",
+    "compare": "gengap.comparison.compare",
+    "comparison_study": "gengap.comparison.question",
     "convert_ghost_batch_norm": "gengap.nets.norm_conversion",
     "convert_plain_batch_norm": "gengap.nets.norm_conversion",
     "convert_span_batch_norm": "gengap.nets.norm_conversion",

@@ -116,7 +116,7 @@ def compare(
     folder = out or RESULTS / f"compare-{made.name.replace(' on ', '-')}".replace("/", "-")
     check_folder(folder, resume=resume or dry_run)
     o.use_threads(threads, made)
-    from gengap.comparison import comparison_study
+    from gengap.comparison.question import comparison_study
     from gengap.core.remedies import names_of
 
     study = comparison_study(
@@ -173,7 +173,8 @@ def reproduce(
 
 def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: bool, json: bool, quiet: bool) -> None:
     """Run a study of two batch sizes, show what it found, and write the report."""
-    from gengap.comparison import run_comparison, with_stored_remedies
+    from gengap.comparison.checks import with_stored_remedies
+    from gengap.comparison.compare import run_comparison
 
     ranks = current_ranks()
     if ranks.rank:
@@ -205,7 +206,7 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
 
 def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:
     """Print the runs that are missing and the time they should take."""
-    from gengap.comparison import check_same, check_sizes, with_stored_remedies
+    from gengap.comparison.checks import check_same, check_sizes, with_stored_remedies
     from gengap.store.store import LEDGER, Store
     from gengap.sweeps.forecast import forecast
 

@@ -17,7 +17,7 @@ def report(
     json: o.Json = False,
 ) -> None:
     """Write the report of a stored comparison again, without training anything."""
-    from gengap.comparison import stored_comparison
+    from gengap.comparison.compare import stored_comparison
     from gengap.report.terminal import print_comparison
 
     found = stored_comparison(folder)

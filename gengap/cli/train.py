@@ -99,7 +99,7 @@ def train(
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
     made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
     o.use_threads(threads, made)
-    from gengap.comparison import recipe_fields
+    from gengap.comparison.question import recipe_fields
     from gengap.core.recipe import Recipe
     from gengap.sweeps.plan import check_left_over
     from gengap.training.snapshots import Probe, SnapshotFolder

@@ -213,10 +213,3 @@ def together(ones: Sequence[str], *, small: int, large: int) -> Fields:
 def text_of(name: str) -> str:
     """Say what a remedy does."""
     return "; ".join(REMEDIES[one].text for one in name.split("+"))
-
-
-def sources_of(names: Sequence[str]) -> list[str]:
-    """List the sources of remedies, each once."""
-    return list(
-        dict.fromkeys(REMEDIES[one].source for name in names for one in name.split("+") if REMEDIES[one].source)
-    )

@@ -7,7 +7,6 @@ from gengap.report import numbers
 from gengap.report.numbers import MINUS, interval, number, ratio_interval, significant
 
 Json = Mapping[str, Any]
-NEXT = {"not resolvable": "More seeds narrow the interval.", "not run": "Runs that finish are needed first."}
 LAG = 0.1  # points between two ways of normalising that are worth a remark
 FAR = 90.0  # percent of training samples; below, a remark
 UNCONVERGED = 3.0  # a training loss so many times larger is worth a remark

@@ -28,14 +28,6 @@ class Plan:
     epoch_ends: tuple[int, ...] = ()
 
 
-def stretch(recipe: Recipe) -> float:
-    """Return by what regime adaptation multiplies epochs: B / reference (Hoffer et al. 2017), rounded up in their code."""
-    if recipe.regime_adaptation is None:
-        return 1.0
-    ratio = int(recipe.batch_size) / recipe.regime_adaptation
-    return float(math.ceil(ratio)) if recipe.quirks else ratio
-
-
 def plan(recipe: Recipe, training: int) -> Plan:
     """Count the updates of a recipe on a training set.
 
@@ -60,8 +52,8 @@ def plan(recipe: Recipe, training: int) -> Plan:
     if budget.epochs and recipe.regime_adaptation is None:
         return Plan(size, per_epoch, per_epoch * budget.epochs, samples_per_epoch * budget.epochs)
     steps = budget.steps or 0
-    if budget.epochs and recipe.quirks:
-        steps = budget.epochs * int(stretch(recipe)) * per_epoch
+    if budget.epochs and recipe.regime_adaptation and recipe.quirks:
+        steps = budget.epochs * math.ceil(size / recipe.regime_adaptation) * per_epoch
     elif budget.epochs and recipe.regime_adaptation:
         steps = budget.epochs * updates(training, min(recipe.regime_adaptation, training), recipe)
     whole, rest = divmod(steps, per_epoch)

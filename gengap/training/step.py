@@ -74,7 +74,7 @@ def parts_of(batch: Minibatch, gradient: Gradient) -> list[Minibatch]:
 def step_of(optimizer: Optimizer, gradient: Gradient) -> Update:
     """Give the step of an optimizer: of those that ask for gradients themselves, and of those that are given one."""
     workers = optimizer.count if isinstance(optimizer, Workers) else 0
-    step: Any = optimizer.step  # those that ask for gradients take more than torch's stub says
+    step: Any = optimizer.step  # typed by torch for a closure of floats; ours take tensors, and workers a list
     if workers:
 
         def shared(batch: Minibatch) -> Tensor:

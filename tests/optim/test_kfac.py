@@ -1,78 +1,29 @@
 """K-FAC.
 
 Oracles: dense Fisher matrices from per-sample Jacobians (autograd, one sample at a time), where the Kronecker form is exact;
-Newton's step on least squares; a numpy twin of the whole rule; curvlinops' K-FAC operator for the factors of convolutions.
+Newton's step on least squares; a numpy twin of the whole rule.
 """
 
 import numpy as np
 import pytest
 import torch
+from kfac_tools import (
+    EXACT,
+    dense_fisher,
+    drawn,
+    factors,
+    filled,
+    half_square,
+    in_parameter_order,
+    one_step,
+    output_fisher,
+)
 from torch import nn
 from torch.nn import functional as F
 
 from gengap.core.errors import BadInput
 from gengap.optim.kfac import Curvature, Kfac
 from gengap.optim.kfac_scores import exact_scores, sampled_scores
-
-EXACT = {"samples": None, "kl_clip": None, "inverse_every": 1}
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def filled(model, scale=0.5):
-    """Weights of a fixed draw, in float64."""
-    model = model.double()
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(scale * drawn(*p.shape, seed=100 + i))
-    return model
-
-
-def output_fisher(likelihood, f):
-    """Fisher matrix of one sample's outputs, shape (C, C), from its definition."""
-    f = f.detach().numpy()
-    if likelihood == "softmax":
-        p = np.exp(f) / np.exp(f).sum()
-        return np.diag(p) - np.outer(p, p)
-    if likelihood == "bernoulli":
-        return np.diag(np.exp(-f) / (1 + np.exp(-f)) ** 2)
-    return np.eye(len(f))
-
-
-def dense_fisher(model, x, likelihood):
-    """Mean over samples of J^T F J, all parameters in order, shape (P, P)."""
-    total = 0
-    for row in x:
-        outputs = model(row[None])[0]
-        slopes = [torch.autograd.grad(f, list(model.parameters()), retain_graph=True) for f in outputs]
-        J = np.stack([np.concatenate([g.numpy().ravel() for g in slope]) for slope in slopes])
-        total = total + J.T @ output_fisher(likelihood, outputs) @ J
-    return total / len(x)
-
-
-def factors(optimizer, layer):
-    return optimizer.state[layer.weight]["A"].numpy(), optimizer.state[layer.weight]["G"].numpy()
-
-
-def in_parameter_order(A, G, inputs):
-    """kron(G, A) has the bias after every row of weights; autograd has all biases after all weights."""
-    outputs = len(G)
-    index = np.arange(outputs * (inputs + 1)).reshape(outputs, inputs + 1)
-    order = np.concatenate([index[:, :inputs].ravel(), index[:, inputs]])
-    return np.kron(G, A)[np.ix_(order, order)]
-
-
-def one_step(model, x, y, loss, **options):
-    optimizer = Kfac(model, **{"lr": 1.0, "momentum": 0.0} | options)
-    loss(model(x), y).backward()
-    optimizer.step()
-    return optimizer
-
-
-def half_square(outputs, y):
-    return 0.5 * (outputs - y).square().sum(1).mean()
 
 
 @pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
@@ -197,68 +148,6 @@ def test_follows_a_numpy_twin_of_the_whole_rule(kl_clip):
             found = torch.cat([layer.weight, layer.bias[:, None]], 1).detach().numpy()
             np.testing.assert_allclose(found, W, rtol=1e-9, atol=1e-11)
     assert all(shortened) if kl_clip == 1e-3 else not any(shortened)
-
-
-CONVOLUTIONS = {
-    "plain": nn.Conv2d(2, 3, 3),
-    "padded, strided": nn.Conv2d(2, 3, (3, 2), stride=2, padding=(1, 2)),
-    "same, dilated": nn.Conv2d(2, 3, (3, 2), padding="same", dilation=2),
-    "no bias": nn.Conv2d(2, 3, 2, bias=False),
-}
-
-
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_patches_of_convolutions_make_their_gradient(name):
-    """Exact identity: with one position's slope, weight gradient = slope^T patch; summed over positions here."""
-    from gengap.optim.kfac_factors import input_rows, output_rows
-
-    layer, x = filled(CONVOLUTIONS[name]), drawn(4, 2, 7, 6)
-    outputs = layer(x)
-    slope = drawn(*outputs.shape, seed=3)
-    (outputs * slope).sum().backward()
-    rows = output_rows(layer, slope).T @ input_rows(layer, x)
-    torch.testing.assert_close(rows[:, : layer.weight[0].numel()].reshape(layer.weight.shape), layer.weight.grad)
-    if layer.bias is not None:
-        torch.testing.assert_close(rows[:, -1], layer.bias.grad)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-@pytest.mark.oracle
-@pytest.mark.parametrize("likelihood", ["softmax", "gaussian"])
-def test_factors_of_convolutions_are_those_of_curvlinops(likelihood):
-    from curvlinops import FisherType, KFACLinearOperator, KFACType
-
-    model = filled(
-        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(18, 3))
-    )
-    x, y = drawn(5, 1, 6, 6), torch.arange(5) % 3
-    if likelihood == "gaussian":
-        loss, y = nn.MSELoss(reduction="mean"), drawn(5, 3, seed=9)
-    else:
-        loss = nn.CrossEntropyLoss()
-    curvature = Curvature(likelihood=likelihood, **EXACT)
-    optimizer = one_step(model, x, y, lambda f, y: loss(f, y), lr=0.0, curvature=curvature)
-    optimizer.close()  # the hooks of one would see the backward passes of the other
-    theirs = KFACLinearOperator(
-        model,
-        loss,
-        list(model.parameters()),
-        [(x, y)],
-        fisher_type=FisherType.TYPE2,
-        kfac_approx=KFACType.EXPAND,
-        separate_weight_and_bias=False,
-        check_deterministic=False,
-    )
-    dense = theirs @ torch.eye(theirs.shape[0], dtype=torch.float64)
-    scale = {"softmax": 1.0, "gaussian": 3 / 2}[
-        likelihood
-    ]  # their squared error is a mean over three outputs, not halved
-    start = 0
-    for layer, inputs in ((model[0], 9), (model[3], 18)):
-        size = layer.weight.numel() + layer.bias.numel()
-        block = scale * dense[start : start + size, start : start + size].numpy()
-        np.testing.assert_allclose(in_parameter_order(*factors(optimizer, layer), inputs), block, rtol=1e-9, atol=1e-13)
-        start += size
 
 
 def test_accumulated_passes_make_the_factors_of_the_whole_batch():

@@ -12,7 +12,8 @@ from torch import nn
 
 import gengap
 from gengap import BadInput
-from gengap.comparison import comparison_study, run_comparison, stored_comparison
+from gengap.comparison.compare import run_comparison, stored_comparison
+from gengap.comparison.question import comparison_study
 from gengap.core.estimate import mean, paired_difference, paired_ratio
 from gengap.report.sentence import answer, unresolved
 from gengap.studies.study import read_study

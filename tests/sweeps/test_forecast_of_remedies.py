@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sweep_problems import blobs
 
-from gengap.comparison import comparison_study
+from gengap.comparison.question import comparison_study
 from gengap.sweeps import forecast as module
 from gengap.sweeps.forecast import forecast
 

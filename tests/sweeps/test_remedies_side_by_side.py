@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gengap
-from gengap.comparison import Comparison
+from gengap.comparison.compare import Comparison
 from gengap.core.errors import BadInput
 from gengap.report import remedies
 from gengap.training.solo import train

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 import gengap
 from gengap import BadInput, Problem, Store, Study
-from gengap.comparison import comparison_study, run_comparison, stored_comparison
+from gengap.comparison.compare import run_comparison, stored_comparison
+from gengap.comparison.question import comparison_study
 from gengap.sweeps.plan import tasks
 
 RECIPE = {"optimizer": "sgd", "lr": 0.05, "budget": {"epochs": 2}}

@@ -1,0 +1,1 @@
+"""Small against large batch, with remedies."""
