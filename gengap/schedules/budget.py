@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.schedules import BatchDynamic
 from gengap.schedules.batch import epoch_sizes
 
 
@@ -68,7 +69,7 @@ def updates(training: int, size: int, recipe: Recipe) -> int:
 
 def uneven_plan(recipe: Recipe, training: int) -> Plan:
     """Count the updates of a recipe whose batch changes, by cutting its epochs as the training will."""
-    budget, dynamic = recipe.budget, recipe.batch_schedule is not None and recipe.batch_schedule.name == "dynamic"
+    budget, dynamic = recipe.budget, isinstance(recipe.batch_schedule, BatchDynamic)
     epochs = budget.epochs or (budget.converged.max_epochs if budget.converged else None)
     ends, samples, epoch = [0], 0, 0
     while epoch < epochs if epochs else ends[-1] < (budget.steps or 0):

@@ -11,6 +11,7 @@ import torch
 from gengap.core.catalogue import resolve
 from gengap.core.errors import BadInput, GengapError
 from gengap.core.recipe import Recipe, batch_samples, digest
+from gengap.core.recipe.schedules import BatchDynamic
 from gengap.problem.load import load
 from gengap.problem.problem import Origin, Problem
 from gengap.problem.trees import feed
@@ -19,6 +20,8 @@ from gengap.schedules.budget import plan
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import ProblemSpec, Study
+from gengap.training.batches import shares
+from gengap.training.ranks import ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,8 @@ def piece_sizes(recipe: Recipe, samples: int) -> set[int]:
         batches = {each for epoch in ends for each in epoch_sizes(recipe, epoch, training=samples)}
     elif not recipe.drop_last and numbers.steps >= numbers.per_epoch:
         batches.add(samples % size)
-    if recipe.method and recipe.method.name in {"elastic-averaging", "post-local-sgd"}:
-        workers = recipe.method.workers
-        batches = {b * (k + 1) // workers - b * k // workers for b in batches for k in range(workers)}
-    if recipe.batch_schedule and recipe.batch_schedule.name == "dynamic":
+    batches = {stop - start for b in batches for start, stop in shares(recipe, ALONE, b)}
+    if isinstance(recipe.batch_schedule, BatchDynamic):
         batches = {half for b in batches for half in (b // 2, b - b // 2)}
     if isinstance(piece, int):
         batches = {part for b in batches for part in (min(b, piece), b % piece)}

@@ -90,8 +90,7 @@ def kept_together(recipe: Recipe, total: int) -> int:
         return 1
     if recipe.quirks:
         return max(1, math.ceil(total / max(1, int(recipe.batch_size) // recipe.ghost_batch)))
-    piece = recipe.micro_batch
-    return piece if isinstance(piece, int) and piece % recipe.ghost_batch else recipe.ghost_batch
+    return recipe.ghost_batch
 
 
 def chosen(rows: Tensor, parts: Sequence[tuple[int, int]]) -> Tensor:

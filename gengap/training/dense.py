@@ -17,6 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.optim import SGD, Optimizer
 
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.schedules import BatchDynamic
 from gengap.problem.losses import LOSSES, Loss
 from gengap.training.minibatch import Minibatch
 
@@ -202,11 +203,7 @@ def recognise(
 def is_simple(recipe: Recipe) -> bool:
     """Tell whether an update is the plain gradient of the mean loss and one step."""
     changed = set(recipe.model_dump(exclude_defaults=True))
-    return (
-        recipe.dtype != "bf16"
-        and changed <= SIMPLE
-        and not (recipe.batch_schedule and recipe.batch_schedule.name == "dynamic")
-    )
+    return recipe.dtype != "bf16" and changed <= SIMPLE and not isinstance(recipe.batch_schedule, BatchDynamic)
 
 
 def chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gengap.core.recipe import Recipe
+from gengap.core.recipe.schedules import BatchDynamic
 from gengap.training.exchange import Exchange
 from gengap.training.minibatch import Minibatch
 from gengap.training.objective import Objective
@@ -31,7 +32,7 @@ class Gradient:
         self.model, self.objective, self.recipe, self.ranks = model, objective, recipe, ranks
         self.micro_batch = micro_batch
         self.weights = [p for p in model.parameters() if p.requires_grad]
-        dynamic = recipe.batch_schedule is not None and recipe.batch_schedule.name == "dynamic"
+        dynamic = isinstance(recipe.batch_schedule, BatchDynamic)
         self.halves = Halves() if dynamic else None
         self.chunks = 0
         if recipe.quirks and recipe.ghost_batch:

@@ -16,9 +16,8 @@ from gengap.training.minibatch import Minibatch
 
 FREE = {"cuda": 0.8, "cpu": 0.5}  # share of the free memory that is taken by default; others use the CPU's too
 TRIAL = 4  # samples of the smaller trial; the larger has twice as many
-COPIES = (
-    4  # the gradient, two averages of an optimizer, and the message to other processes, each as large as the weights
-)
+# as large as the weights: the gradient, two averages of an optimizer, and the message to other processes
+COPIES = 4
 AVAILABLE = Path("/proc/meminfo")
 
 
