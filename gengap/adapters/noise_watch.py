@@ -26,7 +26,6 @@ class NoiseScaleWatch:
 
     Attributes:
         monitor: a `NoiseScaleMonitor`.
-        updates: so far.
 
     Raises:
         BadInput: every is below 1; one pass in one process; or what the monitor refuses.
@@ -43,7 +42,7 @@ class NoiseScaleWatch:
                 "one backward pass in one process has gradients of one batch size only, which say nothing of the noise; "
                 "accumulate at least 2 passes for an update, or train with several processes"
             )
-        self._every, self._sizes, self.updates = every, list[int](), 0
+        self._every, self._sizes = every, list[int]()
         self._closed: dict[str, Any] = {}
         self.monitor = NoiseScaleMonitor(model, max_overhead=max_overhead, scaler=scaler)
 
@@ -59,7 +58,11 @@ class NoiseScaleWatch:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was."""
         self.monitor.load_state_dict(state)
-        self.updates = self.monitor.steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return self.monitor.steps
 
     def saw(self, samples: int) -> None:
         """Count a backward pass of so many samples."""
@@ -76,10 +79,9 @@ class NoiseScaleWatch:
         """
         sizes, self._sizes = self._sizes, []
         if len(sizes) * self._ranks < 2:
-            self.monitor.load_state_dict(self.monitor.state_dict())  # forgets the passes seen since the last step
+            self.monitor.skip()
         else:
             self.monitor.step(sizes, weights=weights)
-        self.updates += 1
         return scalars(self.monitor.reading()) if self.updates % self._every == 0 else {}
 
     def shares(self) -> list[float]:

@@ -21,10 +21,13 @@ from torch.utils.data import Dataset
 
 from gengap.core.errors import BadInput, DamagedFile, MissingData
 from gengap.core.seeds import stream
+from gengap.data.normalise import Normalise
 from gengap.data.root import folder_of
 from gengap.problem.dataset import DataSet
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, in [0, 1]
+NORMALISE = Normalise(
+    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+)  # mean and deviation of ImageNet's pixels, in [0, 1]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # Szegedy et al. 2015, arXiv:1409.4842
 TRIES = 10
@@ -266,15 +269,18 @@ def random_box(size: tuple[int, int], crops: Crops, rng: Generator) -> Box:
     Returns:
         The square, in pixels of the image as it is.
     """
-    side = crops.size / crops.shorter * min(size)
-    left, upper = rng.random() * (size[0] - side), rng.random() * (size[1] - side)
-    return left, upper, left + side, upper + side
+    return _square(size, crops, rng.random(), rng.random())
 
 
 def _centre(size: tuple[int, int], crops: Crops) -> Box:
     """Give the square in the middle."""
+    return _square(size, crops, 0.5, 0.5)
+
+
+def _square(size: tuple[int, int], crops: Crops, x: float, y: float) -> Box:
+    """Give the square of the input's size that lies at these shares of the room left beside and below it."""
     side = crops.size / crops.shorter * min(size)
-    left, upper = (size[0] - side) / 2, (size[1] - side) / 2
+    left, upper = x * (size[0] - side), y * (size[1] - side)
     return left, upper, left + side, upper + side
 
 
@@ -285,5 +291,4 @@ def _scaled(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 def _normalised(image: Image.Image) -> Tensor:
     """Turn an RGB image into a tensor of shape (3, H, W)."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32).div_(255)
-    return pixels.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
+    return NORMALISE(torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32).div_(255))

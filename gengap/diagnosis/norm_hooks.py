@@ -18,10 +18,10 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 def norms(watch: Watch) -> Iterator[tuple[Any, str, Wrap]]:
     """Say what is replaced: the function behind batch norm, and layers that do not use it."""
     yield functional, "batch_norm", lambda _: function(watch)
-    yield nn.SyncBatchNorm, "forward", lambda _: layer(watch, synchronised=True)
+    yield nn.SyncBatchNorm, "forward", lambda _: layer(watch)
     for kind in {type(m) for m in watch.model.modules() if isinstance(m, _BatchNorm)} - {nn.SyncBatchNorm}:
         if kind.forward is not _BatchNorm.forward:
-            yield kind, "forward", lambda _: layer(watch, synchronised=False)
+            yield kind, "forward", lambda _: layer(watch)
 
 
 def function(watch: Watch) -> Callable[..., Any]:
@@ -43,12 +43,13 @@ def function(watch: Watch) -> Callable[..., Any]:
     return batch_norm
 
 
-def layer(watch: Watch, *, synchronised: bool) -> Callable[..., Any]:
+def layer(watch: Watch) -> Callable[..., Any]:
     """Stand in for the forward method of a batch-norm layer."""
 
     def forward(norm: Any, x: Tensor) -> Tensor:
-        rows = min(len(x), getattr(norm, "ghost_size", len(x)))
-        watch.norm(rows, norm.momentum, training=norm.training, synchronised=synchronised)
+        shared = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "span", None) == "all"
+        ghost = getattr(norm, "ghost_size", None)
+        watch.norm(len(x), norm.momentum, training=norm.training, synchronised=shared, ghost=ghost)
         return functional.group_norm(x, 1, norm.weight, norm.bias, norm.eps)
 
     return forward

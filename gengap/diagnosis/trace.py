@@ -78,7 +78,8 @@ class NormUse:
     training: bool  # with the statistics of the batch
     learning: bool  # in a forward pass with gradients of a model in training mode
     rows: int
-    synchronised: bool
+    ghost: int | None  # samples that are normalised together at most, whatever the batch
+    synchronised: bool  # over all processes
     momentum: float
 
 

@@ -154,10 +154,12 @@ class Watch:
         """Gradients are about to be clipped."""
         self._clips.append(Clip(len(self._window), self.scaled and not self.unscaled))
 
-    def norm(self, rows: int, momentum: float | None, *, training: bool, synchronised: bool) -> None:
+    def norm(
+        self, rows: int, momentum: float | None, *, training: bool, synchronised: bool, ghost: int | None = None
+    ) -> None:
         """Batch norm is called."""
         learning = torch.is_grad_enabled() and self.model.training
-        self.trace.norms[NormUse(training, learning, rows, synchronised, momentum or 0.0)] += 1
+        self.trace.norms[NormUse(training, learning, rows, ghost, synchronised, momentum or 0.0)] += 1
 
     def end(self) -> Trace:
         """Close the run."""

@@ -207,12 +207,12 @@ class CausalAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.split, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, width) to the same shape."""
         B, T, width = x.shape
         query, key, value = self.split(x).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        chance = self.dropout if self.training else 0.0
+        chance = self.dropout.p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=chance, is_causal=True)
         return self.merge(mixed.transpose(1, 2).reshape(B, T, width))  # type: ignore[no-any-return]

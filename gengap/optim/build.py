@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -23,8 +22,9 @@ from gengap.core.recipe.methods import (
 from gengap.optim.catalogue import OPTIMIZERS
 from gengap.optim.groups import no_decay_groups
 from gengap.optim.kfac import Curvature, Kfac
+from gengap.optim.lbfgs import Lbfgs
 from gengap.optim.momentum_correction import correct_momentum
-from gengap.optim.wrapping import Group
+from gengap.optim.wrapping import Group, plain_optimizers
 
 LIKELIHOODS: dict[str, Literal["softmax", "bernoulli", "gaussian"]] = {
     "cross_entropy": "softmax",
@@ -96,16 +96,8 @@ def kfac(
 def plain(recipe: Recipe, groups: list[Group]) -> Optimizer:
     """Make the optimizer itself, with the settings that it knows."""
     entry = OPTIMIZERS[recipe.optimizer]
-    said: dict[str, Any] = {
-        "lr": recipe.lr,
-        "momentum": recipe.momentum,
-        "nesterov": recipe.nesterov,
-        "betas": recipe.betas,
-        "eps": recipe.eps,
-        "weight_decay": recipe.weight_decay,
-        "trust": recipe.trust,
-    }
-    options = {name: value for name, value in said.items() if name in entry.arguments and value is not None}
+    said = {name: getattr(recipe, name) for name in entry.arguments}
+    options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     device = groups[0]["params"][0].device.type
     if device in FUSED.get(recipe.optimizer, ()):
         options["fused"] = True
@@ -154,7 +146,7 @@ def conservative(
     if method.inner == "gd":
         base = partial(SGD, lr=recipe.lr, weight_decay=recipe.weight_decay)
     elif method.inner == "lbfgs":
-        base = partial(torch.optim.LBFGS, lr=1.0, max_iter=steps, line_search_fn="strong_wolfe")
+        base = partial(Lbfgs, lr=1.0, weight_decay=recipe.weight_decay, max_iter=steps)
         steps, fresh = 1, True
     return module.Conservative(groups, base, lam=method.penalty, inner_steps=steps, fresh=fresh)
 
@@ -186,6 +178,7 @@ def set_lr(optimizer: Optimizer, lr: float, *, corrected: bool = False) -> None:
         corrected: rescale a velocity that has the rate inside (Goyal et al. 2017, remark 2).
     """
     if corrected:
-        correct_momentum(optimizer, optimizer.param_groups[0]["lr"], lr)
+        for inner in plain_optimizers(optimizer):
+            correct_momentum(inner, inner.param_groups[0]["lr"], lr)
     for group in optimizer.param_groups:
         group["lr"] = lr

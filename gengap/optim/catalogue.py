@@ -30,7 +30,7 @@ class OptimizerEntry:
     note: str = ""
 
 
-ADAM = ("lr", "betas", "eps", "weight_decay", "amsgrad")
+ADAM = ("lr", "betas", "eps", "weight_decay")
 KFAC = "Martens & Grosse 2015, arXiv:1503.05671; Grosse & Martens 2016, arXiv:1602.01407"
 
 OPTIMIZERS: Mapping[str, OptimizerEntry] = {
@@ -46,40 +46,40 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
         "torch.optim:AdamW", "torch", "Loshchilov & Hutter 2019, arXiv:1711.05101", ADAM, note="decoupled weight decay"
     ),
     "adagrad": OptimizerEntry(
-        "torch.optim:Adagrad", "torch", "Duchi et al. 2011, JMLR 12", ("lr", "lr_decay", "eps", "weight_decay")
+        "torch.optim:Adagrad", "torch", "Duchi et al. 2011, JMLR 12", ("lr", "eps", "weight_decay")
     ),
     "rmsprop": OptimizerEntry(
         "torch.optim:RMSprop",
         "torch",
         "Tieleman & Hinton 2012",
-        ("lr", "alpha", "eps", "momentum", "centered", "weight_decay"),
+        ("lr", "eps", "momentum", "weight_decay"),
     ),
     "lars": OptimizerEntry(
         "gengap.optim.lars:Lars",
         "gengap",
         "You et al. 2017, arXiv:1708.03888",
-        ("lr", "momentum", "nesterov", "weight_decay", "trust", "eps", "adapt_1d"),
+        ("lr", "momentum", "nesterov", "weight_decay", "trust", "eps"),
         note="the rate is inside the velocity: see momentum correction",
     ),
     "lamb": OptimizerEntry(
         "gengap.optim.lamb:Lamb",
         "gengap",
         "You et al. 2020, arXiv:1904.00962",
-        ("lr", "betas", "eps", "weight_decay", "bias_correction", "trust_bounds", "adapt_1d"),
+        ("lr", "betas", "eps", "weight_decay"),
         note="decoupled weight decay",
     ),
     "rmsprop-warmup": OptimizerEntry(
         "gengap.optim.rmsprop_warmup:RmspropWarmup",
         "gengap",
         "Akiba et al. 2017, arXiv:1711.04325",
-        ("lr", "lr_rms", "momentum", "alpha", "eps", "weight_decay"),
+        ("lr", "momentum", "eps", "weight_decay"),
         note="set_progress(epochs) before every step",
     ),
     "lbfgs": OptimizerEntry(
         "gengap.optim.lbfgs:Lbfgs",
         "torch",
         "Liu & Nocedal 1989, Math. Programming 45",
-        ("lr", "weight_decay", "max_iter", "history_size", "line_search_fn"),
+        ("lr", "weight_decay"),
         needs_closure=True,
         note=f"{CLOSURE}; torch's, wrapped for groups, weight decay and files without pickle",
     ),
@@ -87,7 +87,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
         "gengap.optim.full_batch:FullBatchGradientDescent",
         "gengap",
         "Nocedal & Wright 2006, chapter 3",
-        ("lr", "weight_decay", "line_search", "most"),
+        ("lr", "weight_decay"),
         needs_closure=True,
         note=f"{CLOSURE}; strong Wolfe or Armijo line search",
     ),
@@ -95,7 +95,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
         "gengap.optim.kfac:Kfac",
         "gengap",
         KFAC,
-        ("lr", "momentum", "weight_decay", "curvature"),
+        ("lr", "momentum", "weight_decay"),
         takes="model",
         note="linear and convolutional layers; momentum SGD for the rest",
     ),

@@ -1,7 +1,6 @@
 """Gradient descent on the whole training set, its step found by a line search."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -12,8 +11,7 @@ from torch.optim.optimizer import ParamsT
 from gengap.core.errors import BadInput
 from gengap.optim.arguments import check_not_negative, check_positive
 from gengap.optim.line_search import Found, Line, Trial, armijo, strong_wolfe
-
-Closure = Callable[[], Tensor]
+from gengap.optim.wrapping import Closure, evaluate
 
 
 class FullBatchGradientDescent(Optimizer):
@@ -67,7 +65,7 @@ class FullBatchGradientDescent(Optimizer):
         Returns:
             The loss where the step began, without the decay term.
         """
-        loss = evaluated(closure)
+        loss = evaluate(closure)
         path = Path(self.param_groups)
         start = Trial(0.0, float(loss) + path.penalty(), path.slope())
         memory = self.state[self.param_groups[0]["params"][0]]
@@ -117,15 +115,9 @@ class Path:
 
         def at(factor: float) -> Trial:
             self.go_to(factor)
-            return Trial(factor, float(evaluated(closure)) + self.penalty(), self.slope())
+            return Trial(factor, float(evaluate(closure)) + self.penalty(), self.slope())
 
         return at
-
-
-def evaluated(closure: Closure) -> Tensor:
-    """Call a closure with gradients switched on."""
-    with torch.enable_grad():
-        return closure().detach()
 
 
 def added_up(parts: list[Tensor]) -> float:

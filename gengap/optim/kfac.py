@@ -16,8 +16,8 @@ from gengap.optim.kfac_blocks import inverses, joined, parted
 from gengap.optim.kfac_factors import FactorTap, Layer, is_factored, trained_weights
 from gengap.optim.kfac_scores import LIKELIHOODS, Likelihood, scores
 from gengap.optim.per_tensor import kept
+from gengap.optim.wrapping import Closure
 
-Closure = Callable[[], Tensor]
 Average = Callable[[Tensor], None]
 
 
@@ -27,7 +27,7 @@ class Curvature:
 
     Attributes:
         damping: added to the matrix, in units of curvature of the mean loss; weight decay comes on top.
-        likelihood: what the outputs mean: "softmax" (logits, classes last, for cross-entropy), "bernoulli" (one logit for
+        likelihood: what the outputs mean: "softmax" (logits of shape (B, C, ...), for cross-entropy), "bernoulli" (one logit for
             every output) or "gaussian" (for half the squared error).
         samples: labels drawn from the model's prediction for every sample, each a backward pass to the layers' outputs;
             None for the exact matrix, one such pass for every output.
@@ -122,7 +122,9 @@ class Kfac(Optimizer):
         if bad := [p.dtype for p in held if p.dtype not in {torch.float32, torch.float64}]:
             raise BadInput(f"K-FAC inverts matrices and needs weights in float32 or float64, not {bad[0]}")
         self._passes = 0
-        self._tap = FactorTap(model, self._layers, self._scores, self._is_reading_step)
+        # torch's cross-entropy has classes second
+        axis = 1 if self.curvature.likelihood == "softmax" else -1
+        self._tap = FactorTap(model, self._layers, self._scores, self._is_reading_step, axis=axis)
 
     def close(self) -> None:
         """Take the hooks off the model."""

@@ -63,10 +63,19 @@ class FactorTap:
         layers: which of its modules.
         scores: makes gradients from outputs.
         wanted: tells whether a pass is to be read.
+        axis: of the outputs, over which a prediction goes; `scores` is given it as the last one.
     """
 
-    def __init__(self, model: nn.Module, layers: list[Layer], scores: Scores, wanted: Callable[[], bool]) -> None:
-        self._model, self._scores, self._wanted = model, scores, wanted
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: list[Layer],
+        scores: Scores,
+        wanted: Callable[[], bool],
+        *,
+        axis: int = -1,
+    ) -> None:
+        self._model, self._scores, self._wanted, self._axis = model, scores, wanted, axis
         self._uses: list[Use] = []
         self._sums: dict[Layer, Sums] = {}
         self._handles: list[Any] = [layer.register_forward_hook(self._see_layer) for layer in layers]
@@ -100,7 +109,8 @@ class FactorTap:
             return
         self._reading = False
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
-            raise BadInput("K-FAC reads a model that returns one tensor of shape (B, ..., C); wrap it in one that does")
+            raise BadInput("K-FAC reads a model that returns one tensor of at least two axes; wrap it in one that does")
+        outputs = outputs.movedim(self._axis, -1)
         cases = outputs[..., 0].numel()
         edges = [use.edge for use in self._uses]
         back = [

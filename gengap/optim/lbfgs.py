@@ -1,6 +1,5 @@
 """torch's L-BFGS for weights in several groups, with weight decay, and with a state of plain tensors."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +9,8 @@ from torch.optim.optimizer import ParamsT
 
 from gengap.core.errors import BadInput
 from gengap.optim.arguments import check_not_negative, check_positive
+from gengap.optim.wrapping import Closure
 
-Closure = Callable[[], Tensor]
 HISTORY = ("old_dirs", "old_stps", "ro")  # lists of tensors in torch's state
 
 

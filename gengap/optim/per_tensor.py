@@ -1,7 +1,6 @@
 """The step that is the same for every optimizer that moves one tensor at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gengap.core.errors import BadInput
-
-Closure = Callable[[], Tensor]
+from gengap.optim.wrapping import Closure
 
 
 class PerTensor(Optimizer, ABC):

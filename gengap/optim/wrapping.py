@@ -169,6 +169,11 @@ def split(state: dict[int, dict[str, Any]], count: int) -> tuple[dict[int, dict[
     return own, inside
 
 
+def plain_optimizers(optimizer: Optimizer) -> list[Optimizer]:
+    """Give the optimizers that move weights: those inside a method, or the optimizer itself."""
+    return optimizer.bases if isinstance(optimizer, Wrapper) else [optimizer]
+
+
 def evaluate(closure: Closure) -> Tensor:
     """Call a closure with gradients on.
 

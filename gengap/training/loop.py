@@ -16,6 +16,7 @@ from gengap.core.recipe.schedules import BatchDynamic
 from gengap.measures.random_state import kept
 from gengap.optim.build import build, set_lr
 from gengap.optim.rmsprop_warmup import RmspropWarmup
+from gengap.optim.wrapping import plain_optimizers
 from gengap.problem.problem import Problem
 from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan, updates_in
@@ -81,6 +82,7 @@ class Training:
             loss=problem.loss.name,
             average=ranks.average if ranks.size > 1 else None,
         )
+        self.in_progress = [one for one in plain_optimizers(self.optimizer) if isinstance(one, RmspropWarmup)]
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         if recipe.micro_batch == "auto":
             self.gradient.limit_pieces(fitting_piece(self.gradient, self.train, memory_limit))
@@ -139,8 +141,8 @@ class Training:
             if not constant:
                 self.lr = self._scheduled_lr()
                 set_lr(self.optimizer, self.lr, corrected=self.recipe.momentum_correction)
-            if isinstance(self.optimizer, RmspropWarmup):
-                self.optimizer.set_progress(
+            for inner in self.in_progress:
+                inner.set_progress(
                     epochs_of(self.recipe, self.samples, training=len(self.train), total=self.plan.samples)
                 )
             size = batch.total

@@ -164,13 +164,22 @@ def test_accumulated_passes_make_the_factors_of_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
 
 
-def test_sequences_are_positions():
+class ClassesSecond(nn.Module):
+    """What language models give, and torch's cross-entropy takes: (B, C, T)."""
+
+    def forward(self, x):
+        return x.transpose(1, 2) if x.dim() == 3 else x
+
+
+@pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
+def test_sequences_are_positions(likelihood):
     """A token model without mixing: the same rows given as tokens of sequences or as samples have the same factors."""
     x = drawn(6, 4, 3)
+    last = ClassesSecond() if likelihood == "softmax" else nn.Identity()
     found = []
     for inputs in (x, x.reshape(24, 3)):
-        model = filled(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
-        optimizer = Kfac(model, lr=0.0, curvature=Curvature(**EXACT))
+        model = filled(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2), last))
+        optimizer = Kfac(model, lr=0.0, curvature=Curvature(likelihood=likelihood, **EXACT))
         model(inputs).square().mean().backward()
         optimizer.step()
         found.append([factor for layer in (model[0], model[2]) for factor in factors(optimizer, layer)])

@@ -1,5 +1,7 @@
 """What a loop does to modes, batch norm and parameters of the model."""
 
+import math
+
 from gengap.diagnosis.evidence import Evidence
 from gengap.diagnosis.finding import Finding, fault, judged, not_checked, ok
 from gengap.diagnosis.trace import NormUse, ParameterFacts, Trace
@@ -64,7 +66,7 @@ def norm_span(evidence: Evidence, norm_batch: int | None) -> Finding:
     )
     if norm_batch is None:
         return not_checked(NORM_SPAN, f"{text}; say how many samples a pass has in your real run to have that checked")
-    span = norm_batch * processes * max(use.rows for use in uses) // b
+    span = max(min(norm_batch * processes * use.rows // b, use.ghost or math.inf) for use in uses)
     text = f"{span} samples: {text}"
     if span >= FEWEST:
         return ok(NORM_SPAN, text, span)
