@@ -133,8 +133,7 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     """
     fields = read_fields(path) if path else {}
     fields |= settings(options.pop("set") or [])
-    piece = options.get("micro_batch")
-    options["micro_batch"] = int(piece) if piece and piece.isdecimal() else piece
+    options["micro_batch"] = batch(options.get("micro_batch"))
     epochs, steps, converged = options.pop("epochs"), options.pop("steps"), options.pop("converged")
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "converged": {} if converged else None}
     budgets = [{name: value} for name, value in given.items() if value is not None]

@@ -101,7 +101,7 @@ def measure(
         out: folder for the measures; those in it are used again with `resume`. None: nothing is kept.
         device: where to measure.
         more: `radii`, `samples`, `batch_norm`, `params`, `momentum`, `seed`, `memory_limit`, `budget` as in
-            `gengap.measurement.settings.Settings`; `resume` (False); `listen`, told of the taking.
+            `gengap.measurement.settings.Settings`; `resume` (False); `listen`, told of the progress.
 
     Returns:
         The measurement. `print` shows it, `.report(folder)` writes the page. A measure that fails is recorded with its
@@ -128,7 +128,7 @@ def take(prepared: Prepared, *, listen: Listener = silent, command: str = "") ->
 
     Args:
         prepared: by `prepare`.
-        listen: told of the taking.
+        listen: told of the progress.
         command: the command line, for the report.
 
     Returns:

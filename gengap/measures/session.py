@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,12 +14,13 @@ from gengap.measures import memory as m
 from gengap.measures.determinism import check_deterministic
 from gengap.measures.part import Rows, part
 from gengap.measures.pass_cost import WORKING, Pass, pass_cost
-from gengap.measures.product_check import check_second_derivative
+from gengap.measures.product_check import check_second_derivative, in_float64
 from gengap.measures.protocols import (
     Chunked,
     LossFunction,
     Params,
     PlainFunction,
+    SamplePiece,
     as_loss_function,
     measured_on,
 )
@@ -149,15 +150,30 @@ def check_pieces_add_up(loss: LossFunction, params: Params) -> None:
     if first.size < 2 or first.size == loss.describe().get("samples"):
         return
     few = first.head(min(TRIED, first.size))
-    with torch.no_grad():
-        whole = float(few(params))
-        halves = sum(float(half(params)) * half.size for half in cut(few, (few.size + 1) // 2)) / few.size
-    if abs(whole - halves) > 1e-4 * (abs(whole) + abs(halves)):
+    whole, halves = whole_and_halves(few, params)
+    if apart(whole, halves):  # float32 rounds small losses otherwise in batches of another size
+        double, tree = in_float64(few, params)
+        with suppress(RuntimeError, TypeError):  # of a loss that holds numbers in float32, such as class weights
+            if isinstance(double, SamplePiece):
+                whole, halves = whole_and_halves(double, tree)
+    if apart(whole, halves):
         raise BadInput(
             f"the loss of {few.size} samples is {whole:.6g}, but the mean over two halves of them is {halves:.6g}: it is no mean "
             f"over samples (a sum, class weights or ignored targets), and would depend on the chunks; give one that is, or "
             f"evaluate all samples at once by batch_size={loss.describe().get('samples')} and a larger memory_limit"
         )
+
+
+def whole_and_halves(few: SamplePiece, params: Params) -> tuple[float, float]:
+    """Return the loss of some samples, and the mean over two halves of them."""
+    with torch.no_grad():
+        halves = sum(float(half(params)) * half.size for half in cut(few, (few.size + 1) // 2))
+        return float(few(params)), halves / few.size
+
+
+def apart(whole: float, halves: float) -> bool:
+    """Tell whether two losses differ by more than rounding."""
+    return abs(whole - halves) > 1e-4 * (abs(whole) + abs(halves))
 
 
 def untrained_rows(loss: LossFunction, params: Params) -> Rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gengap.core.files import write_text
+from gengap.report.tables import every_arm, remedy_of
 
 Document = Mapping[str, Any]
 Row = Sequence[Any]
@@ -83,15 +84,10 @@ def interpolation(document: Document) -> Iterator[Row]:
 
 
 def every_run(document: Document) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Go through the runs of both arms."""
-    for arm in (document["small"], document["large"], *document.get("remedies", [])):
+    """Go through the runs of both batch sizes and of the remedies."""
+    for arm in every_arm(document):
         for run in arm["runs"]:
             yield arm, run
-
-
-def remedy_of(arm: Mapping[str, Any]) -> str:
-    """Name the remedy of an arm; "" for the two batch sizes as they are."""
-    return str(arm["label"]) if "to_large" in arm else ""
 
 
 def text(heading: Row, rows: Iterable[Row]) -> str:

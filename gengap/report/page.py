@@ -7,7 +7,7 @@ from typing import Any
 from gengap.report import numbers, remedies, tables
 from gengap.report.csv_files import write_csv
 from gengap.report.figures import figures
-from gengap.report.html import fill, linked, picture, write_page
+from gengap.report.html import fill, linked, write_page
 from gengap.report.shapes import Figure
 
 Document = Mapping[str, Any]
@@ -53,6 +53,7 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
     Returns:
         The HTML; styles, scripts and pictures are in it, and it asks no other machine for anything.
     """
+    headings = remedies.headings(document)
     return fill(
         "report.html.j2",
         drawn,
@@ -63,9 +64,8 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         rows=tables.rows(document),
         arms=[(role, document[role]["label"], tables.usual_n(document[role])) for role in tables.ARMS],
         remedies=remedies.lines(document),
-        remedy_columns=[(i, remedies.headings(document)[i]) for i in remedies.columns(document)],
+        remedy_columns=[(i, headings[i]) for i in remedies.columns(document)],
         remedy_sentence=remedies.sentence(document),
-        side_by_side=beside(drawn),
         claims=[(claim, SYMBOLS.get(claim["verdict"], "?")) for claim in document["claims"]],
         failures=tables.failures(document),
         settings=tables.settings(document),
@@ -73,12 +73,6 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         runs=tables.run_rows(document),
         definitions=linked(document),
     )
-
-
-def beside(drawn: Sequence[Figure]) -> tuple[Figure, Any] | None:
-    """Give the figure of the remedies with its picture, where there is one."""
-    found = [figure for figure in drawn if figure.name == remedies.NAME]
-    return (found[0], picture(found[0])) if found else None
 
 
 def finding(document: Document, figure: Figure) -> str:

@@ -27,18 +27,15 @@ class Line:
 
 
 def arms(document: Document) -> list[tuple[Role, Mapping[str, Any]]]:
-    """Give every way of training: small batch, large batch, then the remedies in the order they were named."""
-    remedies = document.get("remedies") or []
-    return [("small", document["small"]), ("large", document["large"]), *(("remedy", one) for one in remedies)]
+    """Give every way of training with what its colour stands for."""
+    small, large, *remedies = tables.every_arm(document)
+    return [("small", small), ("large", large), *(("remedy", one) for one in remedies)]
 
 
 def columns(document: Document) -> list[int]:
     """Choose the columns that say anything."""
-    return [
-        i
-        for i, _ in enumerate(COLUMNS)
-        if any(line.cells[i].text not in {"", numbers.MISSING} for line in lines(document))
-    ]
+    rows = lines(document)
+    return [i for i, _ in enumerate(COLUMNS) if any(row.cells[i].text not in {"", numbers.MISSING} for row in rows)]
 
 
 def headings(document: Document) -> tuple[str, ...]:

@@ -155,10 +155,19 @@ NORMALISED = {
 RUN_COLUMNS = ("Batch", "Remedy", "Seed", "Outcome", *(name for _, name, _ in MEASURES), "Search", "Record")
 
 
+def every_arm(document: Document) -> list[Mapping[str, Any]]:
+    """Give every way of training: small batch, large batch, then the remedies in the order they were named."""
+    return [*(document[role] for role in ARMS), *document.get("remedies", [])]
+
+
+def remedy_of(arm: Mapping[str, Any]) -> str:
+    """Name the remedy of an arm; "" for the two batch sizes as they are."""
+    return str(arm["label"]) if "to_large" in arm else ""
+
+
 def run_rows(document: Document) -> list[list[str]]:
     """Say every run: one row each, in the order of `RUN_COLUMNS`."""
-    arms = [*(document[role] for role in ARMS), *document.get("remedies", [])]
-    return [run_row(arm, run) for arm in arms for run in arm["runs"]]
+    return [run_row(arm, run) for arm in every_arm(document) for run in arm["runs"]]
 
 
 def run_row(arm: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
@@ -167,7 +176,7 @@ def run_row(arm: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     found = run["sharpness"]
     return [
         numbers.whole(arm["batch_size"]),
-        arm["label"] if "to_large" in arm else "",
+        remedy_of(arm),
         str(run["seed"]),
         outcome,
         *(numbers.number(run[key], 4) for key, _, _ in MEASURES[:4]),
@@ -191,5 +200,4 @@ def search(found: Mapping[str, Any]) -> str:
 
 def failures(document: Document) -> Sequence[str]:
     """List what went wrong, with the arm in front."""
-    arms = [*(document[role] for role in ARMS), *document.get("remedies", [])]
-    return [f"{arm['label']}, {text}" for arm in arms for text in arm["failures"]]
+    return [f"{arm['label']}, {text}" for arm in every_arm(document) for text in arm["failures"]]

@@ -320,3 +320,19 @@ def test_a_loss_that_depends_on_how_samples_are_cut_is_refused_where_they_are_cu
     else:
         with pytest.raises(BadInput, match="no mean over samples"):
             gengap.top_eigenvalues(loss, params, k=1)
+
+
+def test_a_mean_that_float32_rounds_by_batch_size_is_no_sum():
+    """A regression that fits to 1e-5: kernels round its residuals otherwise in batches of other sizes."""
+    g = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(784, 512), torch.nn.ReLU(), torch.nn.Linear(512, 10))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) * 0.05)
+        x = torch.randn(64, 784, generator=g)
+        y = model(x) + 1e-5 * torch.randn(64, 10, generator=g)
+    problem = gengap.Problem(model=lambda: model, loss="mean_square", train=(x, y), test=(x, y))
+    loss = problem.loss_function("train", batch_size=5)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    with measuring(loss, params, passes="value"):
+        pass

@@ -109,8 +109,8 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     probes is itself uncertain: the deviation in standard errors then has Student's t distribution, with a spread of 1.2 for
     8 probes. The interval allows for that, and covers 93 to 95 % although the rule that ends it looks at the scatter.
 
-    Costs deflate + samples products, and memory for 2 deflate + 3 vectors as long as the weights; "per sample" some three
-    times samples gradients, and no vectors.
+    Costs deflate + probes products, and memory for 2 deflate + 3 vectors as long as the weights; "per sample" some three
+    gradients for each probe, and no vectors.
 
     Args:
         loss: maps the weights, a dict from name to tensor, to a scalar tensor; deterministic, twice differentiable.
@@ -140,9 +140,8 @@ def trace(  # noqa: PLR0913 - options, by keyword only
     if method != "hutch++":
         with measuring(loss, params, passes="gradient", only=only, check=check, memory_limit=memory_limit) as session:
             pieces = pieces_or_none(session, matrix, refuse=method == "per sample")
-            found = by_samples(session, pieces, matrix, rel_error, seed=seed, most=max_products, listen=listen)
-        if found is not None:
-            return found
+            if pieces is not None:
+                return by_samples(session, pieces, matrix, rel_error, seed=seed, most=max_products, listen=listen)
         if method == "per sample":
             raise BadInput(
                 "method is 'per sample', but the network bends in a single weight, or its loss is not convex in few outputs of "
@@ -179,17 +178,15 @@ def trace(  # noqa: PLR0913 - options, by keyword only
 
 def by_samples(
     session: Session,
-    pieces: OuterPieces | None,
+    pieces: OuterPieces,
     matrix: Matrix,
     rel_error: float,
     *,
     seed: int,
     most: int,
     listen: Listener,
-) -> Trace | None:
+) -> Trace:
     """Estimate the trace sample by sample, where that is the trace."""
-    if pieces is None:
-        return None
     parts, factors = pieces
     found = OuterTrace(seed)
     while found.passes < outer_trace.FEWEST or (found.stderr > rel_error * found.value and found.passes < most):

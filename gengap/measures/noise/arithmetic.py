@@ -260,3 +260,46 @@ def exponential_averages(pairs: Sequence[tuple[float, float]], beta: float) -> A
     return Averages(
         top, bottom, float(cov[0, 0]), float(cov[1, 1]), float(cov[0, 1]), len(x), degrees, f"{how}, Student t, 95 %"
     )
+
+
+def parts_of(
+    batch_size: int | Sequence[int], weights: float | Sequence[float] | None, passes: int, ranks: int, *, scale: float
+) -> Parts:
+    """Say of which parts the gradient of a rank is made.
+
+    Args:
+        batch_size: samples of all passes together, or of each.
+        weights: factor of the mean loss of all passes, or of each; None for one over their number.
+        passes: backward passes that were seen.
+        ranks: processes of which gradients are averaged.
+        scale: of the gradient scaler.
+
+    Returns:
+        Their sums.
+
+    Raises:
+        BadInput: there is only one part, or sizes or weights do not fit the passes.
+    """
+    if not passes:
+        raise BadInput("no backward pass was seen; call step once after the backward passes of every step")
+    if passes * ranks < 2:
+        raise BadInput(
+            "one backward pass in one process has gradients of one batch size only; accumulate several passes, or call "
+            "monitor.backward(losses) in place of losses.mean().backward() and step"
+        )
+    if not isinstance(batch_size, Sequence):
+        if batch_size % passes:
+            raise BadInput(
+                f"{passes} backward passes were seen, which cannot share a batch_size of {batch_size} evenly; give the size "
+                f"of each"
+            )
+        batch_size = [batch_size // passes] * passes
+    if weights is None:
+        weights = 1 / passes
+    factors = list(weights) if isinstance(weights, Sequence) else [weights] * passes
+    if not len(batch_size) == len(factors) == passes:
+        raise BadInput(
+            f"{passes} backward passes were seen, but {len(batch_size)} batch sizes and {len(factors)} weights given; give "
+            f"one for each"
+        )
+    return Parts.of([scale * w for w in factors], batch_size)

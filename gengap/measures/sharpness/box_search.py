@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 import numpy as np
 
-from gengap.measures.sharpness.curved_corner import Scaled, curved_corner
+from gengap.measures.sharpness.curved_corner import curved_corner
 from gengap.measures.sharpness.lbfgsb import lbfgsb
-from gengap.measures.sharpness.surface import Height, Landscape
+from gengap.measures.sharpness.surface import Height, Landscape, Scaled
 from gengap.measures.trees import Vector
 
 Search = Literal["robust", "paper"]

@@ -1,40 +1,16 @@
 """The corner of a box where the curvature at its centre puts the highest point: a start that knows more than the slope."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from gengap.measures.sharpness.surface import Height
+from gengap.measures.sharpness.surface import Height, Scaled
 from gengap.measures.trees import Vector
 
 WRITTEN_OUT = 12  # coordinates up to which the second derivative is written out and every corner of the box looked at
 POWER = 6  # products by differences beyond that
 
 Visit = Callable[[Vector], Height]
-
-
-@dataclass(frozen=True, slots=True)
-class Scaled:
-    """A box in coordinates y in which it is the unit cube around 0.
-
-    Attributes:
-        centre: of the box, shape (P,).
-        half: half-widths, shape (P,).
-    """
-
-    centre: Vector
-    half: Vector
-
-    def slope(self, height: Height) -> Vector:
-        """Return a gradient by y."""
-        gradient: Vector = self.half * height.gradient
-        return gradient
-
-    def point(self, y: Vector) -> Vector:
-        """Return the point at y."""
-        place: Vector = self.centre + self.half * y
-        return place
 
 
 def curved_corner(visit: Visit, box: Scaled, first: Height, rng: np.random.Generator, *, most: int) -> Vector | None:
@@ -46,7 +22,7 @@ def curved_corner(visit: Visit, box: Scaled, first: Height, rng: np.random.Gener
 
     Args:
         visit: evaluates at a point.
-        box: where.
+        box: where: its half-widths are the units.
         first: the height of the centre, usable.
         rng: of the start of the power iteration.
         most: products of the power iteration.
@@ -54,32 +30,32 @@ def curved_corner(visit: Visit, box: Scaled, first: Height, rng: np.random.Gener
     Returns:
         Signs, shape (P,); None where the loss is not finite on the way. Costs one evaluation an axis, or 6.
     """
-    if len(box.half) <= WRITTEN_OUT:
+    if len(box.unit) <= WRITTEN_OUT:
         return best_corner(visit, box, first)
-    y = rng.choice((-1.0, 1.0), len(box.half))
+    y = rng.choice((-1.0, 1.0), len(box.unit))
     for _ in range(min(POWER, most)):
-        there = visit(box.point(y))
+        there = visit(box.weights(y))
         if not there.usable:
             return None
-        bent = box.slope(there) - box.slope(first)
+        bent = box.gradient(there.gradient) - box.gradient(first.gradient)
         reach = float(np.abs(bent).max())
         if not reach > 0:
             break
         y = bent / reach
-    side = float(box.slope(first) @ np.sign(y))
+    side = float(box.gradient(first.gradient) @ np.sign(y))
     return np.where(y > 0, 1.0, -1.0) * (1.0 if side >= 0 else -1.0)
 
 
 def best_corner(visit: Visit, box: Scaled, first: Height) -> Vector | None:
     """Maximise the quadratic with the gradients at the centre and at one point of each axis over all corners."""
-    size = len(box.half)
-    slope = box.slope(first)
+    size = len(box.unit)
+    slope = box.gradient(first.gradient)
     rows = []
     for axis in np.eye(size):
-        there = visit(box.point(axis))
+        there = visit(box.weights(axis))
         if not there.usable:
             return None
-        rows.append(box.slope(there) - slope)
+        rows.append(box.gradient(there.gradient) - slope)
     curvature = (np.array(rows) + np.array(rows).T) / 2
     corners = 1.0 - 2.0 * (np.arange(2**size)[:, None] >> np.arange(size) & 1)
     climbs = corners @ slope + 0.5 * np.einsum("ci,ij,cj->c", corners, curvature, corners)
