@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 
-from gengap.core.environment import environment
 from gengap.core.errors import GengapError, Interrupted
 from gengap.core.events import Event, Listener, Message, Progress, silent
 from gengap.problem.problem import Problem
-from gengap.store.rows import RunRow, now
+from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import Study
 from gengap.sweeps.measuring import describe, measure_path, measure_run
 from gengap.sweeps.plan import Task, facts, tasks, usable_run
+from gengap.sweeps.work import row_of, weights
 from gengap.training.ranks import ALONE, Ranks
-from gengap.training.run import Run
 from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
 
 POLL_SECONDS = 0.5
@@ -214,25 +213,6 @@ def fresh_run(
     )
     store.add_run(row, weights(run))
     return row
-
-
-def row_of(task: Task, problem: Problem, **fields: Any) -> RunRow:
-    """Make the row of a run."""
-    machine = {**environment(), "threads": torch.get_num_threads()}
-    return RunRow(
-        key=task.key,
-        problem=problem.fingerprint,
-        recipe=task.recipe.model_dump(mode="json"),
-        environment=machine,
-        created=now(),
-        **{"cost": {}, "history": (), **fields},
-    )
-
-
-def weights(run: Run) -> dict[str, dict[str, Any]]:
-    """Give a run's tensors as arrays for the store."""
-    parts = {"final": run.params, "initial": run.initial_params, "buffers": run.buffers}
-    return {which: {name: t.cpu().numpy() for name, t in part.items()} for which, part in parts.items()}
 
 
 def pairs(todo: list[Task], store: Store) -> list[tuple[str, str]]:
