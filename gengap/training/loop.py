@@ -22,11 +22,13 @@ from gengap.schedules.batch import wanted_size
 from gengap.schedules.budget import evaluation_steps, plan, updates_in
 from gengap.schedules.lr import epochs_of, is_constant, learning_rate, told
 from gengap.training.batches import rest_of_epoch, whole_set
+from gengap.training.ending import check_start, diverged, plateau, used_up
 from gengap.training.evaluation import Evaluation
 from gengap.training.interrupt import StopRequest
 from gengap.training.micro_batch import fitting_piece
 from gengap.training.minibatch import Minibatch
 from gengap.training.network import make_augment, make_network
+from gengap.training.noise_readings import NoiseReadings
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
 from gengap.training.sharing import dropout_seed, told_of_sharing
@@ -50,6 +52,7 @@ class Training:
         ranks: the processes that share each batch.
         memory_limit: bytes that an update may take, where the recipe says micro_batch="auto"; None: a share of what is free.
         start: weights and buffers by name to begin with, in place of fresh ones.
+        noise: share of the time that reading the gradient noise scale may take; None: it is not read.
     """
 
     def __init__(  # noqa: PLR0913 - what a run depends on
@@ -64,6 +67,7 @@ class Training:
         ranks: Ranks = ALONE,
         memory_limit: str | int | None = None,
         start: Mapping[str, Tensor] | None = None,
+        noise: float | None = None,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
         self.problem, self.recipe, self.device, self.listen = problem, recipe, device, listen
@@ -86,6 +90,10 @@ class Training:
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         if recipe.micro_batch == "auto":
             self.gradient.limit_pieces(fitting_piece(self.gradient, self.train, memory_limit))
+        self.noise = None
+        if noise is not None:
+            self.noise = NoiseReadings(self.gradient, self.optimizer, most=noise, clock=self._training_clock)
+            self.update = self.noise.around(self.update)
         check_meetings(recipe, self.plan.steps)
         self.evaluation = Evaluation(problem, ranks)
         self.history: list[Point] = []
@@ -101,11 +109,7 @@ class Training:
         torch.manual_seed(dropout_seed(recipe, ranks))
 
     def begin(self) -> None:
-        """Measure the untrained network.
-
-        Raises:
-            BadInput: its loss is not finite.
-        """
+        """Measure the untrained network; refuse one whose loss is not finite."""
         if self.history:
             return
         if rule := told(self.recipe):
@@ -113,12 +117,7 @@ class Training:
         for text in told_of_sharing(self.recipe, self.ranks, self.gradient.micro_batch):
             self.listen(Message(text))
         self._evaluate()
-        start = self.history[0]
-        if not (math.isfinite(start.train_loss) and math.isfinite(start.test_loss)):
-            raise BadInput(
-                f"the loss of the untrained network is {start.train_loss} on the training set and {start.test_loss} "
-                f"on the test set; look for inputs that are not finite or outputs that overflow"
-            )
+        check_start(self.history[0])
         self._show_if_due()
 
     def run(self, stop: StopRequest, pause: Callable[[], None]) -> None:
@@ -225,8 +224,15 @@ class Training:
         """Count the epoch, and decide whether it was the last."""
         if self.outcome is not None:
             return
-        reason = self._plateau(self.epoch_loss / self.position)
-        if reason or self._used_up():
+        last = used_up(self.recipe, self.plan, step=self.step, epoch=self.epoch)
+        self.best, self.stale, reason = plateau(
+            self.recipe.budget.converged,
+            self.epoch_loss / self.position,
+            best=self.best,
+            stale=self.stale,
+            last=last,
+        )
+        if reason or last:
             if self.history[-1].step != self.step:
                 self._evaluate()
             self.outcome = self.outcome or Outcome("finished", self.step, reason)
@@ -235,13 +241,6 @@ class Training:
         self.epoch += 1
         self.position, self.epoch_loss = 0, 0.0
         self._grow()
-
-    def _used_up(self) -> bool:
-        """Tell whether the budget is used at the end of an epoch."""
-        budget = self.recipe.budget
-        if self.plan.by_steps:
-            return self.step >= self.plan.steps
-        return self.epoch + 1 >= (budget.epochs or (budget.converged.max_epochs if budget.converged else 0))
 
     def _grow(self) -> None:
         """Let a dynamic schedule choose the next epoch's batch."""
@@ -253,25 +252,12 @@ class Training:
             schedule, self.batch_size, trace=trace, squared_norm=norm, training=len(self.train)
         )
 
-    def _plateau(self, mean: float) -> str:
-        """Follow the epoch's mean loss; return the reason to stop, or ""."""
-        rule = self.recipe.budget.converged
-        if rule is None:
-            return ""
-        if mean < self.best * (1 - rule.tolerance):
-            self.best, self.stale = mean, 0
-        else:
-            self.stale += 1
-        if self.stale >= rule.patience:
-            return f"converged: no better for {rule.patience} epochs"
-        return "not converged within its epochs" if self._used_up() else ""
-
     def _evaluate(self) -> None:
-        """Measure loss and accuracy on both splits, and note them."""
+        """Measure loss and accuracy on every split, and note them."""
         clock = time.perf_counter()
         params = {name: p.detach() for name, p in self.model.named_parameters()}
         buffers = dict(self.model.named_buffers())
-        train, test = self.evaluation(params, buffers)
+        train, test, *held = self.evaluation(params, buffers)
         point = Point(
             step=self.step,
             samples=self.samples,
@@ -283,12 +269,19 @@ class Training:
             train_accuracy=train.accuracy,
             test_loss=test.loss,
             test_accuracy=test.accuracy,
+            validation_loss=held[0].loss if held else None,
+            validation_accuracy=held[0].accuracy if held else None,
         )
         self.history.append(point)
+        if self.noise and self.step:
+            self.noise.note()
         self.due = [step for step in self.due if step > self.step]
         if self.step and not math.isfinite(train.loss):
             self.outcome = diverged(self.step, train.loss)
         self.evaluation_seconds += time.perf_counter() - clock
+
+    def _training_clock(self) -> float:
+        return time.perf_counter() - self.evaluation_seconds
 
     def _show_if_due(self) -> None:
         """Show the probe copies of the weights; what it draws at random does not count for the run."""
@@ -338,6 +331,7 @@ class Training:
                 ranks=self.ranks.size,
                 micro_batch=self.gradient.micro_batch,
             ),
+            noise_scale=tuple(self.noise.readings) if self.noise else (),
         )
 
 
@@ -354,8 +348,3 @@ def check_meetings(recipe: Recipe, steps: int) -> None:
             f"the workers of elastic-averaging meet every {method.period} updates, and there are only {steps}; choose a period "
             f"of at most {steps}"
         )
-
-
-def diverged(step: int, value: float) -> Outcome:
-    """Describe a loss that is not finite."""
-    return Outcome("diverged", step, f"the loss was {value}; try a smaller lr or a warm-up")
