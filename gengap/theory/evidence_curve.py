@@ -187,7 +187,8 @@ def one_data_set(priors: Sequence[float], train: Split, test: Split) -> list[tup
 def summary(l2: float, numbers: Sequence[tuple[float, ...]]) -> EvidenceRow:
     """Make a row of one tuple for each data set."""
     *averaged, drops = zip(*numbers, strict=True)
-    return EvidenceRow(l2, *[mean(values) for values in averaged], newton_drop=max(drops))
+    a, b, c, d, occam, ratio = (mean(values) for values in averaged)
+    return EvidenceRow(l2, a, b, c, d, occam, ratio, max(drops))
 
 
 def judge(rows: Sequence[EvidenceRow]) -> tuple[Verdict, str]:

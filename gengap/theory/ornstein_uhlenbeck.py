@@ -82,7 +82,7 @@ class Quadratic:
 
     def excess(self, displacements: Floats) -> Floats:
         """Return L - L_min at displacements from the minimum, shape (..., P) -> (...)."""
-        return 0.5 * ((displacements @ self.directions) ** 2 @ self.curvatures)
+        return np.asarray(0.5 * ((displacements @ self.directions) ** 2 @ self.curvatures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +251,12 @@ def simulate_sgd(
     rng = np.random.default_rng(stream(seed, "sgd on a quadratic"))
     hessian = (minimum.directions * minimum.curvatures) @ minimum.directions.T
     root = math.sqrt(rule.noise_share) * square_root(minimum.covariance)
-    w, v = np.zeros((runs, P)), np.zeros((runs, P))
-    try:
-        w += 0.0 if start is None else np.asarray(start, dtype=np.float64)
-    except ValueError as error:
-        raise BadInput(f"start has shape {np.shape(start)}; give ({P},) or ({runs}, {P})") from error
+    v = np.zeros((runs, P))
+    begin = np.zeros(P) if start is None else np.asarray(start, dtype=np.float64)
+    if begin.shape not in {(P,), (runs, P)}:
+        raise BadInput(f"start has shape {begin.shape}; give ({P},) or ({runs}, {P})")
     when = np.unique(np.ceil(np.linspace(0, steps, records + 1)[1:]).astype(np.int64))
-    losses, due = [], set(when.tolist())
+    w, losses, due = v + begin, [], set(when.tolist())
     for t in range(1, steps + 1):
         v = rule.momentum * v + w @ hessian + rng.standard_normal((runs, P)) @ root
         w = w - rule.lr * v
@@ -309,7 +308,7 @@ def symmetric(matrix: npt.ArrayLike, name: str) -> Floats:
         raise BadInput(f"{name} holds {int((~np.isfinite(found)).sum())} numbers that are not finite")
     if not np.allclose(found, found.T, rtol=1e-8, atol=1e-12 * float(np.abs(found).max())):
         raise BadInput(f"{name} is not symmetric; give (A + A.T) / 2 if rounding did that")
-    return (found + found.T) / 2
+    return np.asarray((found + found.T) / 2)
 
 
 def square_root(covariance: Floats) -> Floats:
