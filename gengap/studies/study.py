@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe, Record
 
+RESIZING = {"train_size", "validation"}  # options that any problem can be cut by, one of a factory too
+
 
 class ProblemSpec(Record):
     """What is learnt: names of the catalogue, a factory of the user's, or a mere name of something made in Python."""
@@ -28,7 +30,7 @@ class ProblemSpec(Record):
             raise ValueError(
                 "a problem is either a data set of the catalogue (data) or a factory (package.module:function)"
             )
-        if self.data is None and (self.network or self.loss or self.options):
+        if self.data is None and (self.network or self.loss or set(self.options) - RESIZING):
             raise ValueError("network, loss and options go with data of the catalogue; a factory brings its own")
         return self
 

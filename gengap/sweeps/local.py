@@ -1,7 +1,6 @@
 """Make the runs of a study in this process, one after the other, and keep them in a store."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -14,13 +13,12 @@ from gengap.problem.problem import Problem
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import Study
+from gengap.sweeps.claims import share_out
 from gengap.sweeps.measuring import describe, measure_path, measure_run
 from gengap.sweeps.plan import Task, facts, tasks, usable_run
 from gengap.sweeps.work import row_of, weights
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
-
-POLL_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -94,33 +92,14 @@ def run_study(
         )
         done += 1
 
-    share_out([(task.key, partial(work, task)) for task in todo], store, listen)
+    by_key = {task.key: task for task in todo}
+    share_out(list(by_key), store, lambda granted: work(by_key[granted[0]]), listen=listen)
     spec = study.measures.interpolation
     if spec:
         path = partial(measure_path, spec, problem, store, device=place, listen=listen)
-        chosen = pairs(todo, store)[: spec.pairs]
-        share_out([("+".join(keys), partial(path, keys)) for keys in chosen], store, listen)
+        chosen = {"+".join(keys): keys for keys in pairs(todo, store)[: spec.pairs]}
+        share_out(list(chosen), store, lambda granted: path(chosen[granted[0]]), listen=listen)
     return tally
-
-
-def share_out(jobs: Sequence[tuple[str, Callable[[], None]]], store: Store, listen: Listener) -> None:
-    """Do every job that no other process is doing; wait for the others and make sure that they were done."""
-    waiting = list(jobs)
-    told = False
-    while waiting:
-        busy = []
-        for name, job in waiting:
-            with store.claim(name) as granted:
-                if granted:
-                    job()
-                else:
-                    busy.append((name, job))
-        if busy and not told:
-            listen(Message(f"{len(busy)} of the runs are being made by another process; waiting for them"))
-            told = True
-        if len(busy) == len(waiting):
-            time.sleep(POLL_SECONDS)
-        waiting = busy
 
 
 def make_run(

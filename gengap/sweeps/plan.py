@@ -20,6 +20,7 @@ from gengap.schedules.budget import plan
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import ProblemSpec, Study
+from gengap.sweeps.resizing import resized
 from gengap.training.batches import shares
 from gengap.training.ranks import ALONE
 
@@ -69,14 +70,15 @@ def make_problem(spec: ProblemSpec, root: str | Path | None = None) -> Problem:
         raise BadInput(f"{spec.factory} raised {type(error).__name__}: {error}") from error
     if not isinstance(made, Problem):
         raise BadInput(f"{spec.factory} returned a {type(made).__name__}; it must return a gengap.Problem")
-    return made.with_origin(Origin(factory=spec.factory))
+    named = made.with_origin(Origin(factory=spec.factory, options=tuple(sorted(spec.options.items()))))
+    return resized(named, **spec.options)
 
 
 def spec_of(problem: Problem) -> ProblemSpec:
     """Say how a problem can be made again."""
     origin = problem.origin
     if origin.factory:
-        return ProblemSpec(factory=origin.factory)
+        return ProblemSpec(factory=origin.factory, options=dict(origin.options))
     if origin.data is None:
         return ProblemSpec(name=problem.name)
     return ProblemSpec(data=origin.data, network=origin.network, loss=problem.loss.name, options=dict(origin.options))
@@ -183,12 +185,15 @@ def missing(todo: Sequence[Task], store: Store) -> list[Task]:
     return [task for task in todo if usable_run(store, task.key) is None]
 
 
-def usable_run(store: Store, key: str) -> RunRow | None:
-    """Give a run that need not be made again; None where there is none."""
+def usable_run(store: Store, key: str, *, weights: bool = True) -> RunRow | None:
+    """Give a run that need not be made again, with its weights where they are wanted; None where there is none."""
     row = store.run(key)
-    if row is None or row.outcome == "failed" or (row.outcome == "finished" and not store.has_weights(key)):
-        return None
-    return row
+    return row if row is not None and is_usable(row, store, weights=weights) else None
+
+
+def is_usable(row: RunRow, store: Store, *, weights: bool) -> bool:
+    """Tell whether a run need not be made again: it did not fail, and its weights are there where they are wanted."""
+    return row.outcome == "diverged" or (row.outcome == "finished" and not (weights and not store.has_weights(row.key)))
 
 
 def facts(problem: Problem) -> dict[str, Any]:
