@@ -18,6 +18,12 @@ from gengap.sweeps.sweep_plan import Cell, SweepPlan
 from gengap.sweeps.work import Engine, Made, Pack
 
 Form = Literal["solo", "fleet"]
+Group = tuple[Form, tuple[Task, ...]]
+
+
+def one_by_one(problem: Problem, tasks: Sequence[Task]) -> list[Group]:  # noqa: ARG001 - one way to group among others
+    """Let every run be a pack of its own."""
+    return [("solo", (task,)) for task in tasks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,13 @@ class Way:
 
     Attributes:
         engine: makes them.
-        form: one after the other, or as one program.
-        groups: parts tasks into packs.
+        groups: parts the runs of a problem into packs, each one after the other or as one program.
         together: runs that are claimed and handed to the engine at once: what another process cannot take meanwhile.
         why: a sentence about the choice, or "".
     """
 
     engine: Engine
-    form: Form = "solo"
-    groups: Callable[[Sequence[Task]], list[tuple[Task, ...]]] = lambda tasks: [(task,) for task in tasks]
+    groups: Callable[[Problem, Sequence[Task]], list[Group]] = one_by_one
     together: int = 1
     why: str = ""
 
@@ -153,9 +157,9 @@ class Driver:
             by_problem.setdefault(self.todo[key][0].problem.fingerprint, []).append(key)
         for fingerprint, keys in by_problem.items():
             way = self._way(fingerprint, keys)
-            packs = way.groups([self.todo[key][1] for key in keys])
-            ordered = [task.key for pack in packs for task in pack]
-            largest = max(len(pack) for pack in packs)
+            groups = self._groups(way, keys)
+            ordered = [task.key for _, tasks in groups for task in tasks]
+            largest = max(len(tasks) for _, tasks in groups)
             share_out(
                 ordered,
                 self.store,
@@ -187,9 +191,12 @@ class Driver:
         if not left:
             return
         problem = self.todo[left[0]][0].problem
-        groups = way.groups([self.todo[key][1] for key in left])
+        packs = [Pack(problem, tasks, form, **self.how) for form, tasks in self._groups(way, left)]
         self.standing.hand_out()
-        way.engine.run([Pack(problem, group, way.form, **self.how) for group in groups], self._keep, self.standing.hear)
+        way.engine.run(packs, self._keep, self.standing.hear)
+
+    def _groups(self, way: Way, keys: Sequence[str]) -> list[Group]:
+        return way.groups(self.todo[keys[0]][0].problem, [self.todo[key][1] for key in keys])
 
     def _keep(self, made: Made) -> None:
         """Put a run that came out into the store."""
@@ -219,12 +226,10 @@ class Driver:
     def _said(self, before: dict[str, Growth], after: dict[str, Growth]) -> str:
         """Say which grids grow."""
         larger = [cell for cell in self.plan.cells if after[cell.name] != before[cell.name]]
-        sizes = sorted({
-            int(self.plan.task(cell, cell.rates[0], self.plan.sweep.seeds[0]).recipe.batch_size) for cell in larger
-        })
+        batches = {self.plan.task(cell, cell.rates[0], self.plan.sweep.seeds[0]).recipe.batch_size for cell in larger}
         return (
-            f"the best learning rate is at the edge of the grid in {len(larger)} of {len(self.plan.cells)} cells "
-            f"(batch {', '.join(f'{size:,}' for size in sizes)}): one value more for {'all' if self.plan.sweep.extend.all else 'these'}"
+            f"the best learning rate is at the edge of the grid in {len(larger)} of {len(self.plan.cells)} cells (batch "
+            f"{', '.join(f'{size:,}' for size in sorted(map(int, batches)))}): their grids grow by one value"
         )
 
     def _finished(self, growth: dict[str, Growth]) -> SweepTally:
