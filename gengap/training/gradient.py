@@ -1,7 +1,7 @@
 """The gradient of a batch: whole or accumulated from pieces, summed over processes, clipped."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -24,7 +24,12 @@ class Gradient:
         recipe: with its batch as a number; its ghost_batch, quirks, clip_norm and batch_schedule are used.
         ranks: the processes that share each batch.
         micro_batch: samples that go through the network at once; None: all.
+
+    Attributes:
+        see: called with the pieces of this process and their weights, between the backward passes and the clipping; or None.
     """
+
+    see: Callable[[Sequence[tuple[Minibatch, float]]], None] | None = None
 
     def __init__(
         self, model: nn.Module, objective: Objective, recipe: Recipe, ranks: Ranks, *, micro_batch: int | None = None
@@ -65,6 +70,8 @@ class Gradient:
             return torch.zeros((), device=batch.targets.device)
         pieces = list(self.pieces(batch))
         value = self._summed(pieces, last=pieces[-1][0] if pieces else None, total=batch.total)
+        if self.see:
+            self.see(pieces)
         self.clip()
         return value
 
@@ -127,6 +134,12 @@ class Gradient:
             return
         for part in batch.pieces(self.cut(batch)):
             yield part, part.share
+
+    def passes(self, batch: Minibatch) -> int:
+        """Count the pieces of a batch that this process has."""
+        if self.chunks:
+            return math.ceil(len(batch) / math.ceil(batch.total / self.chunks))
+        return len(self.cut(batch))
 
     def cut(self, batch: Minibatch) -> list[int]:
         """Give the sizes of pieces: halves end where a piece ends, and processes that go in step make as many passes."""

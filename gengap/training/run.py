@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gengap.core.estimate import finite
 from gengap.core.recipe import Recipe
+from gengap.measures.noise.reading import NoiseScaleReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Point:
         train_accuracy: percent, or None.
         test_loss: mean over the test set, nats.
         test_accuracy: percent, or None.
+        validation_loss: mean over the validation set, nats; None where there is none.
+        validation_accuracy: percent, or None.
     """
 
     step: int
@@ -55,6 +58,8 @@ class Point:
     train_accuracy: float | None
     test_loss: float
     test_accuracy: float | None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form; what is not finite is null."""
@@ -95,6 +100,7 @@ class Run:
         initial_params: the weights it began with.
         buffers: running statistics and other buffers at the end.
         cost: what it used.
+        noise_scale: the gradient noise scale at every point but the first, where it was asked for.
     """
 
     problem: str
@@ -105,6 +111,7 @@ class Run:
     initial_params: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     cost: Cost
+    noise_scale: tuple[NoiseScaleReading, ...] = ()
 
     @property
     def final(self) -> Point:
@@ -119,11 +126,15 @@ class Run:
             "outcome": asdict(self.outcome),
             "history": [point.to_dict() for point in self.history],
             "cost": asdict(self.cost),
+            **({"noise_scale": [reading.to_dict() for reading in self.noise_scale]} if self.noise_scale else {}),
         }
 
     def __str__(self) -> str:
         last = self.final
         accuracy = "" if last.test_accuracy is None else f", test accuracy {last.test_accuracy:.2f} %"
+        accuracy += (
+            "" if last.validation_accuracy is None else f", validation accuracy {last.validation_accuracy:.2f} %"
+        )
         together = "" if self.cost.ranks == 1 else f" on {self.cost.ranks} processes"
         return (
             f"{self.problem}, batch {self.recipe.batch_size:,}, seed {self.recipe.seed}: {self.outcome}; "

@@ -40,6 +40,8 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     memory_limit: str | int | None = None,
     ranks: Ranks = ALONE,
     start: Start | None = None,
+    noise_scale: bool = False,
+    noise_overhead: float = 0.03,
 ) -> Run:
     """Train a problem by a recipe.
 
@@ -66,6 +68,11 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             The listener and the probe of rank 0 alone are called, and it alone reads and writes the checkpoint.
         start: what to begin with in place of fresh weights: a run, a snapshot, or weights and buffers by name. The optimizer
             begins with an empty memory.
+        noise_scale: read the gradient noise scale at some updates, from the gradients of processes or pieces before they are
+            added up, else from both halves of a batch; `run.noise_scale` has a reading for every point of the history but the
+            first. The run has the same bits as without.
+        noise_overhead: share of the training time that this may take, in (0, 1]; 1 reads at every update. A short run needs
+            more than the default for a number: at least 8 updates must be read.
 
     Returns:
         The run, the same on all ranks. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C
@@ -73,7 +80,8 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
 
     Raises:
         BadInput: the batch is larger than the training set, the loss of the untrained network is not finite, the device
-            is not there, the checkpoint belongs to another run, or the probe asks for updates that are not made.
+            is not there, the checkpoint belongs to another run, the probe asks for updates that are not made, or there is nothing
+            to read the noise scale from.
         OutOfSpace: a checkpoint does not fit the disk; the one before it is still there.
         LostRank: another process is gone; the checkpoint lets the run go on with any number of them.
     """
@@ -96,6 +104,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             ranks=ranks,
             memory_limit=memory_limit,
             start=as_start(start),
+            noise=noise_overhead if noise_scale else None,
         )
         keeper = None
         if checkpoint is not None:

@@ -38,6 +38,7 @@ def pack(training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
     halves = training.gradient.halves
     numbers["halves"] = None if halves is None else [halves.trace, halves.squared_norm]
     numbers["micro_batch"] = training.gradient.micro_batch
+    numbers["noise"] = training.noise.state() if training.noise else None
     numbers["outcome"] = asdict(training.outcome) if training.outcome else None
     tensors = {f"model/{k}": v for k, v in training.model.state_dict().items()}
     tensors |= {f"initial/{k}": v for k, v in training.initial.items()} | memory
@@ -62,6 +63,8 @@ def unpack(training: Training, numbers: dict[str, Any], tensors: dict[str, Tenso
         training.gradient.halves.trace, training.gradient.halves.squared_norm = numbers["halves"]
     if training.recipe.micro_batch == "auto":
         training.gradient.limit_pieces(numbers.get("micro_batch"))
+    if training.noise and numbers.get("noise"):
+        training.noise.load(numbers["noise"])
     if not restore_random_state(tensors, training.device, training.ranks):
         torch.manual_seed(dropout_seed(training.recipe, training.ranks, training.step))
 

@@ -3,7 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from types import TracebackType
@@ -18,6 +19,7 @@ from gengap.measures.noise.adam_metric import AdamMetric
 from gengap.measures.noise.arithmetic import Parts, parts_of
 from gengap.measures.noise.gradient_tap import GradientTap
 from gengap.measures.noise.overhead import Overhead
+from gengap.measures.noise.processes import Averaging, Processes
 from gengap.measures.noise.reading import NoiseObservation, NoiseScaleReading, averages_of, observation, why_not
 
 WARM_UP = 3  # steps before the first observation, to be past what only the first ones do
@@ -25,6 +27,7 @@ PENDING = 64  # observations that wait on an accelerator, at most, to be read to
 KEPT = 10_000  # observations kept for plots
 DIFFER = 1e-2  # relative difference between the sum of the passes and `.grad` that is let pass in float32
 FORMAT = "gengap.noise-scale-monitor/1"
+NO_PARTS = Parts(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class NoiseScaleMonitor:
         scaler: a `torch.amp.GradScaler`, if gradients are scaled when `step` is called. Asked for its scale on
             observed steps, which waits for the device.
         clock: returns seconds.
+        processes: those that share each batch and add their gradients up in `.grad`, in a loop without
+            `DistributedDataParallel`; it is asked for the ranks otherwise.
 
     Attributes:
         steps: calls of `step`.
@@ -102,6 +107,7 @@ class NoiseScaleMonitor:
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
         clock: Callable[[], float] = time.perf_counter,
+        processes: Processes | None = None,
     ) -> None:
         for name, value in (("max_overhead", max_overhead), ("beta", beta)):
             if not 0 < value <= 1:
@@ -112,8 +118,11 @@ class NoiseScaleMonitor:
         place = self._tap.device
         wait = None if place.type == "cpu" else partial(torch.accelerator.synchronize, place)
         self._overhead = Overhead(max_overhead, clock, wait)
-        self._group = model.process_group if isinstance(model, DistributedDataParallel) else None
-        self._ranks = self._group.size() if self._group else 1
+        self._processes = Averaging(model.process_group) if isinstance(model, DistributedDataParallel) else processes
+        self._ranks = self._processes.size if self._processes else 1
+        self._share = (
+            1 / self._ranks if isinstance(self._processes, Averaging) else 1.0
+        )  # of a rank's gradient in .grad
         self.steps = self.samples = self._dropped = 0
         self.every, self._due, self._fault = 1, WARM_UP, ""
         self._pending: list[Pending] = []
@@ -125,12 +134,23 @@ class NoiseScaleMonitor:
         return self._overhead.share
 
     @property
+    def observing(self) -> bool:
+        """Whether the present step is observed: backward passes are looked at until `step` is called."""
+        return self._tap.is_open
+
+    @property
     def history(self) -> tuple[NoiseObservation, ...]:
         """The observations, oldest first; the latest 10,000."""
         self._collect()
         return tuple(self._history)
 
-    def step(self, batch_size: int | Sequence[int], *, weights: float | Sequence[float] | None = None) -> None:
+    def step(
+        self,
+        batch_size: int | Sequence[int],
+        *,
+        weights: float | Sequence[float] | None = None,
+        total: int | None = None,
+    ) -> None:
         """Read the gradients of a step; call it between the last backward pass and the optimizer.
 
         The gradients must be as the backward passes left them: not clipped, not unscaled, not zeroed.
@@ -143,6 +163,7 @@ class NoiseScaleMonitor:
                 were not divided, `[b / B for b in batch_size]` if samples of uneven passes weigh the same, and the
                 batch sizes themselves if losses are sums. A common factor c that is not told here makes trace and
                 squared norm wrong by c^2 and leaves the noise scale right.
+            total: samples of this step on all ranks, where that is not as many on each.
 
         Raises:
             BadInput: no step could be used yet, and this one cannot: one backward pass in one process, sizes that do
@@ -151,7 +172,7 @@ class NoiseScaleMonitor:
         each = list(batch_size) if isinstance(batch_size, Sequence) else [batch_size]
         with self._overhead.own():
             self.steps += 1
-            self.samples += sum(each) * self._ranks
+            self.samples += sum(each) * self._ranks if total is None else total
             if self._tap.is_open:
                 try:
                     self._observe(batch_size, weights)
@@ -159,11 +180,27 @@ class NoiseScaleMonitor:
                     self._tap.close()
         self._plan()
 
-    def skip(self) -> None:
-        """Count a step that says nothing of the noise, and forget its backward passes."""
+    def skip(self, samples: int = 0) -> None:
+        """Count a step that says nothing of the noise, and its samples, and forget its backward passes."""
         self._tap.close()
         self.steps += 1
+        self.samples += samples
         self._plan()
+
+    def forget(self) -> None:
+        """Forget the backward passes since the last step: those of a loop that makes more than the step's gradient needs."""
+        if self._tap.is_open:
+            self._tap.open()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Count what happens inside as a cost of the monitor: backward passes that are made for it alone.
+
+        Yields:
+            Nothing.
+        """
+        with self._overhead.own():
+            yield
 
     def backward(self, losses: Tensor) -> Tensor:
         """Do what `losses.mean().backward()` does; on observed steps look at both halves of the batch.
@@ -279,15 +316,17 @@ class NoiseScaleMonitor:
     def _observe(self, batch_size: int | Sequence[int], weights: float | Sequence[float] | None) -> None:
         """Take the sums of this step, over all ranks."""
         sums, ranks, passes, fault = self._tap.seen(), self._ranks, self._tap.passes, ""
+        idle = self._processes is not None and not batch_size and not passes  # had no samples, where others had
         try:
-            parts = parts_of(batch_size, weights, passes, ranks, scale=self._scale())
+            parts = NO_PARTS if idle else parts_of(batch_size, weights, passes, ranks, scale=self._scale())
         except BadInput as error:  # told after the other ranks, which wait, have got their numbers
             parts, fault = Parts(math.nan, math.nan, math.nan), str(error)
-        own = [parts.weight / ranks, parts.square / ranks**2, parts.noise / ranks**2]  # ranks are averaged, not added
+        share = self._share
+        own = [parts.weight * share, parts.square * share**2, parts.noise * share**2]
         known = torch.tensor(own, dtype=sums.dtype).to(sums.device, non_blocking=True)
-        total = torch.cat([known, sums[:1] / ranks**2, sums[1:] / ranks])
-        if self._group:
-            torch.distributed.all_reduce(total, group=self._group)
+        total = torch.cat([known, sums[:1] * share**2, sums[1:] * share])
+        if self._processes:
+            self._processes.add([total])
         if fault:
             self._drop(fault, stop=True)
             return
@@ -351,8 +390,8 @@ class NoiseScaleMonitor:
 
     def _of_first_rank(self, number: int) -> int:
         """Agree on a number: clocks differ between ranks, the steps that are observed must not."""
-        if not self._group:
+        if not self._processes:
             return number
-        shared = torch.tensor([number if self._group.rank() == 0 else 0], device=self._tap.device)
-        torch.distributed.all_reduce(shared, group=self._group)
+        shared = torch.tensor([number if self._processes.rank == 0 else 0], device=self._tap.device)
+        self._processes.add([shared])
         return int(shared.item())

@@ -41,6 +41,7 @@ class Overhead:
         self.observed, self.observing = 0, False
         self.own_seconds = self.all_seconds = 0.0
         self._now_own = 0.0  # in the present step
+        self._inside = False
         self._last: float | None = None
         self._costs: deque[float] = deque(maxlen=16)  # of observed steps
         self._steps: deque[float] = deque(maxlen=64)  # of whole steps, less one's own
@@ -58,21 +59,24 @@ class Overhead:
 
     @contextmanager
     def own(self) -> Iterator[None]:
-        """Count what happens inside as one's own; not to be nested.
+        """Count what happens inside as one's own, once where it is nested.
 
         Yields:
             Nothing.
         """
+        if self._inside:
+            yield
+            return
         wait = self._synchronise if self.calibrating else None
         if wait:
             wait()
-        began = self._clock()
+        began, self._inside = self._clock(), True
         try:
             yield
         finally:
             if wait:
                 wait()
-            self._now_own += self._clock() - began
+            self._now_own, self._inside = self._now_own + self._clock() - began, False
 
     def end_step(self) -> None:
         """Close the books on a step."""
