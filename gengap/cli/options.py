@@ -35,6 +35,12 @@ TrainSize = Annotated[
         help="Training samples, drawn from all; a smaller choice is part of a larger.", rich_help_panel=PROBLEM
     ),
 ]
+Validation = Annotated[
+    float | None,
+    typer.Option(
+        help="Training samples held out to choose by: a share below 1, or how many.", min=0, rich_help_panel=PROBLEM
+    ),
+]
 RandomLabels = Annotated[
     float | None,
     typer.Option(
@@ -243,6 +249,7 @@ def make_problem(
     root: Path | None,
     *,
     train_size: int | None = None,
+    validation: float | None = None,
     random_labels: float | None = None,
 ) -> Any:
     """Make the problem that the options name.
@@ -254,6 +261,7 @@ def make_problem(
         loss: name of a loss, or None.
         root: data root, or None.
         train_size: training samples, or None.
+        validation: samples held out, or None.
         random_labels: share of the training labels that are drawn anew, or None.
 
     Returns:
@@ -266,14 +274,14 @@ def make_problem(
     from gengap.sweeps.plan import make_problem as make
 
     if factory:
-        if any(given is not None for given in (data, network, loss, train_size, random_labels)):
+        if any(given is not None for given in (data, network, loss, train_size, validation, random_labels)):
             raise BadInput(
-                "--problem brings its own data, network and loss; leave --data, --network, --loss, --train-size and "
-                "--random-labels out"
+                "--problem brings its own data, network and loss; leave --data, --network, --loss, --train-size, "
+                "--validation and --random-labels out"
             )
         import_from_here()
         return make(ProblemSpec(factory=factory))
-    given = {"train_size": train_size, "random_labels": random_labels}
+    given = {"train_size": train_size, "validation": validation or None, "random_labels": random_labels}
     options = {name: value for name, value in given.items() if value is not None}
     return make(ProblemSpec(data=data or "digits", network=network, loss=loss, options=options), root)
 

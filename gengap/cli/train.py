@@ -21,6 +21,7 @@ def train(
     loss: o.Loss = None,
     data_root: o.DataRoot = None,
     train_size: o.TrainSize = None,
+    validation: o.Validation = None,
     random_labels: o.RandomLabels = None,
     batch_size: Annotated[
         str | None,
@@ -97,7 +98,16 @@ def train(
     ranks = current_ranks()
     if ranks.rank == 0 and checkpoint.exists() and not (resume or dry_run):
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
-    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
+    made = o.make_problem(
+        problem,
+        data,
+        network,
+        loss,
+        data_root,
+        train_size=train_size,
+        validation=validation,
+        random_labels=random_labels,
+    )
     o.use_threads(threads, made)
     from gengap.comparison.question import recipe_fields
     from gengap.core.recipe import Recipe

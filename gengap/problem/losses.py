@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,12 @@ class Loss:
     mean: MeanLoss
     correct: Count
     each: MeanLoss | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a named loss stays itself in another process, where fast code asks for it by identity
+        if LOSSES.get(self.name) is self:
+            return as_loss, (self.name,)
+        return Loss, (self.name, self.mean, self.correct, self.each)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every sample, shape (B,), differentiable; their mean is `mean(outputs, targets)`."""

@@ -21,6 +21,7 @@ from gengap.problem.trees import cast, feed
 
 CPU = torch.device("cpu")
 REHEARSED = 8  # samples
+SAID = {"train": "training", "test": "test", "validation": "validation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Problem:
         train: (inputs, targets) as tensors, or a map-style `torch.utils.data.Dataset` of such pairs. Inputs may be one
             tensor, a tuple (positional arguments of the model) or a dict (keyword arguments); first axis: samples.
         test: the same for the test samples.
+        validation: the same for samples to choose by, which neither train nor are reported; None: there are none.
         name: what tables call it; by default the name of the model.
         memory_limit: a data set larger than this is streamed through a DataLoader instead of being read once. One read
             once is read before training: random augmentation inside it would be frozen.
@@ -66,6 +68,7 @@ class Problem:
         loss: str | MeanLoss,
         train: Any,
         test: Any,
+        validation: Any = None,
         name: str | None = None,
         memory_limit: str | int = "4 GiB",
         origin: Origin | None = None,
@@ -77,18 +80,16 @@ class Problem:
                 "because every run starts from new weights"
             )
         self.loss: Loss = as_loss(loss)
-        self._splits = {
-            "train": as_samples(train, "train", memory_limit),
-            "test": as_samples(test, "test", memory_limit),
-        }
+        given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+        self._splits = {which: as_samples(split, which, memory_limit) for which, split in given.items()}
         self.name: str = name or (
             model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
         )
         self.origin = origin or Origin(network=model if isinstance(model, str) else None)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self._splits['train']):,} training and {len(self._splits['test']):,} test samples"
-        return f"Problem({self.name}: {sizes}, {self.loss.name})"
+        *others, last = [f"{len(split):,} {SAID[which]}" for which, split in self._splits.items()]
+        return f"Problem({self.name}: {', '.join(others)} and {last} samples, {self.loss.name})"
 
     @property
     def train(self) -> Any:
@@ -105,8 +106,13 @@ class Problem:
         inputs, targets = next(iter(self._splits[which].batches(min(count, len(self._splits[which])))))
         return cast(inputs, CPU, torch.float32), cast(targets, CPU, torch.float32)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: "train", "test", and "validation" where there is one."""
+        return tuple(self._splits)
+
     def samples(self, which: str) -> Samples:
-        """Give the "train" or "test" split."""
+        """Give the "train", "test" or "validation" split."""
         return self._splits[which]
 
     def model(
@@ -144,7 +150,7 @@ class Problem:
         """Give the mean loss over a split as a function of the parameters: what measures take.
 
         Args:
-            data: "train" or "test".
+            data: "train", "test", or "validation" where there is one.
             batch_norm: statistics used: "running" (those in `buffers`), "batch" (of evaluation batches of 5,000), or
                 "recompute" (over the training set at each point, in chunks of 5,000).
             buffers: of the trained network (`run.buffers`); by default those of a fresh one.
@@ -155,10 +161,10 @@ class Problem:
             A callable: params (dict of name to tensor) to a scalar, in nats per sample.
 
         Raises:
-            BadInput: `data` is neither split, or batch_norm no such mode.
+            BadInput: `data` is no split, or batch_norm no such mode.
         """
         if data not in self._splits:
-            raise BadInput(f"data is {data!r}; choose 'train' or 'test'")
+            raise BadInput(f"data is {data!r}; choose {' or '.join(map(repr, self._splits))}")
         chosen = self._splits[data] if samples is None else self._splits[data].subset(samples)
         return LossFunction(
             self.model(seed=0),
@@ -209,15 +215,22 @@ class Problem:
     def head(self, train: int, test: int) -> "Problem":
         """Give the same problem on its first samples only, at most so many of each split: for trying things out."""
         other = copy.copy(self)
-        sizes = {"train": train, "test": test}
+        sizes = {"train": train, "test": test, "validation": test}
         other._splits = {
             which: split.subset(torch.arange(min(len(split), sizes[which]))) for which, split in self._splits.items()
         }
         other.__dict__.pop("fingerprint", None)
         return other
 
+    def with_validation(self, train: Tensor, validation: Tensor) -> "Problem":
+        """Give the problem with its training samples parted by their indices: those that train, and those to choose by."""
+        other, whole = copy.copy(self), self._splits["train"]
+        other._splits = self._splits | {"train": whole.subset(train), "validation": whole.subset(validation)}
+        other.__dict__.pop("fingerprint", None)
+        return other
+
     def check(self) -> None:
-        """Rehearse on a few samples of both splits before anything long begins: forward, loss, backward.
+        """Rehearse on a few samples of every split before anything long begins: forward, loss, backward.
 
         Raises:
             BadInput: the model does not take the inputs, gives the wrong number of classes, has nothing to train, or the
@@ -228,7 +241,8 @@ class Problem:
             raise BadInput(f"{self.name} has no weights to train; give a model with parameters that require a gradient")
         with torch.random.fork_rng(devices=[]):
             value = self._rehearse(model.train(len(self._splits["train"]) > 1), "train")
-        self._rehearse(model.eval(), "test")
+        for which in self.splits[1:]:
+            self._rehearse(model.eval(), which)
         try:
             value.backward()
         except RuntimeError as error:
@@ -238,7 +252,7 @@ class Problem:
 
     def _rehearse(self, model: nn.Module, which: str) -> Tensor:
         """Give the loss of a few samples of one split."""
-        split, kind = self._splits[which], "" if which == "train" else "test "
+        split, kind = self._splits[which], "" if which == "train" else f"{which} "
         try:
             inputs, targets = self.first(which, REHEARSED)
         except Exception as error:  # a user's data set may raise anything

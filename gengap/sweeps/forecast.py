@@ -161,8 +161,8 @@ def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float,
 
 
 def samples_of(problem: Problem) -> int:
-    """Count the samples of both splits."""
-    return len(problem.samples("train")) + len(problem.samples("test"))
+    """Count the samples that an evaluation goes through."""
+    return sum(len(problem.samples(which)) for which in problem.splits)
 
 
 def measure_rows(study: Study, problem: Problem, runs: int, place: torch.device) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Loss and accuracy on both splits while a run goes on, each process scoring its part."""
+"""Loss and accuracy on all splits while a run goes on, each process scoring its part."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,19 @@ from gengap.training.ranks import Ranks
 
 
 class Evaluation:
-    """Scores a network on the training and the test set, with running statistics of batch norm.
+    """Scores a network on the training, the test and any validation set, with running statistics of batch norm.
 
     Args:
         problem: what is learnt.
-        ranks: the processes; each takes a part of both splits.
+        ranks: the processes; each takes a part of every split.
     """
 
     def __init__(self, problem: Problem, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._parts = [part_of(problem, which, ranks) for which in ("train", "test")]
+        self._parts = [part_of(problem, which, ranks) for which in problem.splits]
 
     def __call__(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> list[Score]:
-        """Give the scores on the training and on the test set, equal on all processes."""
+        """Give the scores in the order of the problem's splits, equal on all processes."""
         own = [Score(0.0, 0.0, 0) if loss is None else loss.with_buffers(buffers).score(params) for loss in self._parts]
         if self._ranks.size == 1:
             return own
