@@ -8,9 +8,17 @@ import torch
 from torch import Tensor
 
 from gengap.data.order import permutation
+from gengap.problem.problem import Problem
 from gengap.problem.samples import GATHER, InMemory
 from gengap.problem.trees import Tree, map_tensors
 from gengap.training.fleet_stack import FleetBatch
+
+
+def held(problem: Problem, which: str) -> InMemory:
+    """Give a split that is in memory, as those of a fleet are."""
+    samples = problem.samples(which)
+    assert isinstance(samples, InMemory)
+    return samples
 
 
 def fleet_batches(

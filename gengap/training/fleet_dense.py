@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 from torch.nn.modules.module import _has_any_global_hook
 
-from gengap.problem.losses import LOSSES, Loss
+from gengap.problem.losses import Loss, MeanLoss
 from gengap.problem.samples import InMemory
 from gengap.training.dense import aten, chain, is_plain, stack
+from gengap.training.fleet_losses import has_labels, mappable
 from gengap.training.fleet_stack import FleetBatch, Stack
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (K, B, C) and targets to losses (K,) and their gradient
@@ -77,9 +78,9 @@ def cross_entropy_slope(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     return losses, slope.div_(targets.shape[1])
 
 
-def slope_of(loss: Loss) -> Slope:
+def slope_of(loss: MeanLoss) -> Slope:
     """Leave the loss itself to autograd, from the outputs on."""
-    each = vmap(grad_and_value(loss.mean))
+    each = vmap(grad_and_value(loss))
 
     def slope(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         gradient, losses = each(outputs, targets)
@@ -88,13 +89,14 @@ def slope_of(loss: Loss) -> Slope:
     return slope
 
 
-def recognise(model: nn.Module, loss: Loss, train: InMemory) -> DenseGradient | None:
+def recognise(model: nn.Module, loss: Loss, train: InMemory, *, smoothing: float = 0.0) -> DenseGradient | None:
     """Give the fast gradients of a fleet, or None where there are none.
 
     Args:
         model: of one member.
-        loss: mean over samples, as it is trained on.
+        loss: of the problem.
         train: the training set.
+        smoothing: share of each label that is spread over all classes.
 
     Returns:
         The gradients, where the network is a stack of linear layers and ReLUs, all of them trained, and the inputs are vectors,
@@ -116,10 +118,5 @@ def recognise(model: nn.Module, loss: Loss, train: InMemory) -> DenseGradient | 
         NamedLayer(names[id(layer.weight)], None if layer.bias is None else names[id(layer.bias)], layer.relu)
         for layer in layers
     ]
-    return DenseGradient(named, cross_entropy_slope if has_labels(loss, train.targets) else slope_of(loss))
-
-
-def has_labels(loss: Loss, targets: Tensor) -> bool:
-    """Tell whether the loss is plain cross-entropy against one class number for each sample, none of them to be ignored."""
-    plain = loss is LOSSES["cross_entropy"] and targets.dtype == torch.int64 and targets.ndim == 1
-    return plain and int(targets.min()) >= 0
+    plain = has_labels(loss, train.targets) and train.targets.ndim == 1 and not smoothing
+    return DenseGradient(named, cross_entropy_slope if plain else slope_of(mappable(loss, train.targets, smoothing)))

@@ -1,5 +1,6 @@
 """Loss and accuracy of all members of a fleet on both splits, each as it would be scored alone."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,8 +8,11 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from gengap.problem.evaluate import CHUNK, Score, compared
+from gengap.problem.losses import MeanLoss
 from gengap.problem.problem import Problem
 from gengap.problem.trees import arguments
+from gengap.training.fleet_batches import held
+from gengap.training.fleet_losses import mappable
 from gengap.training.fleet_stack import Stack
 
 Named = dict[str, Tensor]
@@ -24,7 +28,11 @@ class FleetEvaluation:
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self._model = problem, problem.model(seed=0).eval()
-        self._each = vmap(self._one, in_dims=(0, 0, None, None), chunk_size=ROWS // CHUNK)
+        losses = {which: mappable(problem.loss, held(problem, which).targets) for which in ("train", "test")}
+        self._each = {
+            which: vmap(partial(self._one, loss), in_dims=(0, 0, None, None), chunk_size=ROWS // CHUNK)
+            for which, loss in losses.items()
+        }
 
     def __call__(self, stack: Stack) -> list[tuple[Score, Score]]:
         """Give for each member the scores on the training and on the test set."""
@@ -35,10 +43,10 @@ class FleetEvaluation:
     def _split(self, stack: Stack, which: str) -> list[Score]:
         """Score one split, in the chunks in which one network is scored."""
         like = next(p for p in stack.params.values() if p.is_floating_point())
-        samples = self._problem.samples(which).to(like.device, like.dtype)
+        samples = held(self._problem, which).to(like.device, like.dtype)
         sums: list[Tensor] = []
         for inputs, targets in samples.batches(CHUNK):
-            loss, *right = self._each(stack.params, stack.buffers, inputs, targets)
+            loss, *right = self._each[which](stack.params, stack.buffers, inputs, targets)
             parts = [loss * targets.shape[0], *right]
             sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
         total = len(samples)
@@ -49,11 +57,11 @@ class FleetEvaluation:
             for loss, share in zip(losses, shares, strict=True)
         ]
 
-    def _one(self, params: Named, buffers: Named, inputs: Any, targets: Tensor) -> tuple[Tensor, ...]:
+    def _one(self, mean: MeanLoss, params: Named, buffers: Named, inputs: Any, targets: Tensor) -> tuple[Tensor, ...]:
         """Give mean loss and, where they can be counted, right answers of one member."""
         args, kwargs = arguments(inputs)
         loss = self._problem.loss
         outputs = functional_call(self._model, (params, buffers), args, kwargs)
-        value = loss.mean(*compared(loss, outputs, targets)).double()
+        value = mean(*compared(loss, outputs, targets)).double()
         right = loss.correct(outputs, targets) if isinstance(outputs, Tensor) else None
         return (value,) if right is None else (value, right)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gengap.core.recipe import Recipe
-from gengap.problem.losses import Loss
+from gengap.problem.losses import MeanLoss
 from gengap.problem.trees import arguments, feed, map_tensors
 from gengap.training.fleet_dropout import with_masks
 from gengap.training.fleet_stack import FleetBatch, Stack, buffers_kept
@@ -40,7 +40,7 @@ class MappedGradient:
         recipes: of the members.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, model: nn.Module, loss: MeanLoss, recipes: Sequence[Recipe]) -> None:
         self._model, self._loss = model, loss
         self._masks = with_masks(model, recipes)
         self._trained: frozenset[str] | None = None
@@ -67,7 +67,7 @@ class MappedGradient:
         args, kwargs = arguments(inputs)
         self._give(masks)
         outputs = functional_call(self._model, ({**trained, **others}, moved), args, kwargs)
-        return self._loss.mean(outputs, targets), moved
+        return self._loss(outputs, targets), moved
 
     def _give(self, masks: list[Tensor]) -> None:
         if self._masks:
@@ -78,8 +78,8 @@ class MappedGradient:
         named = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self._give(masks)
         with torch.enable_grad(), buffers_kept(self._model):
-            value = self._loss.mean(feed(self._model, inputs), targets)
-        found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+            value = self._loss(feed(self._model, inputs), targets)
+            found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
         return frozenset(name for name, g in zip(named, found, strict=True) if g is not None)
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -9,26 +9,25 @@ import time
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gengap.core.events import Listener, Message, Progress
 from gengap.core.recipe import Recipe
 from gengap.problem.problem import Problem
-from gengap.problem.samples import InMemory
 from gengap.schedules.batch import epoch_sizes
 from gengap.schedules.budget import evaluation_steps, plan
 from gengap.schedules.lr import is_constant, learning_rate, scaled_lr, told
 from gengap.training.ending import check_start, diverged, plateau, used_up
-from gengap.training.fleet_batches import fleet_batches
+from gengap.training.fleet_batches import fleet_batches, held
 from gengap.training.fleet_dense import recognise
 from gengap.training.fleet_evaluation import FleetEvaluation
 from gengap.training.fleet_gradient import FleetGradient, MappedGradient
+from gengap.training.fleet_losses import mappable
 from gengap.training.fleet_member import Member
 from gengap.training.fleet_optimizers import FleetOptimizer
 from gengap.training.fleet_stack import FleetBatch, make_stack, row
 from gengap.training.interrupt import StopRequest
 from gengap.training.loop import BLOCK
-from gengap.training.objective import smoothed
 from gengap.training.run import Outcome, Point, Run
 
 
@@ -54,8 +53,7 @@ class Fleet:
     ) -> None:
         first = recipes[0]
         dtype = torch.float64 if first.dtype == "float64" else torch.float32
-        train = problem.samples("train").to(device, dtype)
-        assert isinstance(train, InMemory)
+        train = held(problem, "train").to(device, dtype)
         self.problem, self.recipe, self.listen, self.train = problem, first, listen, train
         self.plan = plan(first, len(train))
         self.due = evaluation_steps(self.plan, evaluations)
@@ -64,13 +62,18 @@ class Fleet:
         self.alive = list(self.members)
         like = next(iter(self.stack.params.values()))
         self.optimizer = FleetOptimizer(model, recipes, like)
-        loss = smoothed(problem.loss, first.label_smoothing)
-        self.gradient: FleetGradient = recognise(model, loss, train) or MappedGradient(model, loss, recipes)
+        self.gradient = self._make_gradient(model, first.label_smoothing)
         self.evaluation = FleetEvaluation(problem)
         self.base = torch.tensor([scaled_lr(recipe) for recipe in recipes], dtype=torch.float64)
         self.lr = self.base.to(like)
         self.pending: list[tuple[Tensor, int]] = []
         self.step = self.samples = self.epoch = self.position = self.rated = 0
+
+    def _make_gradient(self, model: nn.Module, smoothing: float) -> FleetGradient:
+        loss = self.problem.loss
+        dense = recognise(model, loss, self.train, smoothing=smoothing)
+        mean = mappable(loss, self.train.targets, smoothing)
+        return dense or MappedGradient(model, mean, [member.recipe for member in self.members])
 
     def begin(self) -> None:
         """Measure the untrained networks; refuse them if a loss is not finite."""
