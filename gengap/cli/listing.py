@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gengap.cli.output import print_json, sentences
@@ -14,7 +15,8 @@ from gengap.core.catalogue import DATA, NETWORKS, Data, Network
 WIDEST = 1000  # characters
 
 app = typer.Typer(
-    no_args_is_help=True, help="List networks, data sets, optimizers, augmentations, remedies, or the runs in a folder."
+    no_args_is_help=True,
+    help="List networks, data sets, optimizers, methods, schedules, augmentations, remedies, or the runs in a folder.",
 )
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -58,6 +60,27 @@ def optimizers(*, json: JsonFlag = False) -> None:
 
     rows = [[name, one.by, described(one.source, one.note)] for name, one in OPTIMIZERS.items()]
     show(["optimizer", "by", "source and form"], rows, {k: asdict(v) for k, v in OPTIMIZERS.items()}, json)
+
+
+@app.command()
+@sentences
+def methods(*, json: JsonFlag = False) -> None:
+    """List the training methods of a recipe, with their settings."""
+    show_records("method", "method", json)
+
+
+@app.command()
+@sentences
+def schedules(*, json: JsonFlag = False) -> None:
+    """List the schedules of the learning rate, with their settings."""
+    show_records("schedule", "schedule", json)
+
+
+@app.command()
+@sentences
+def batch_schedules(*, json: JsonFlag = False) -> None:
+    """List the schedules of the batch size, with their settings."""
+    show_records("batch schedule", "batch_schedule", json)
 
 
 @app.command()
@@ -111,6 +134,26 @@ def runs(
     show(head, rows, [asdict(row) for row in found], json)
 
 
+def show_records(head: str, field: str, as_json: bool) -> None:
+    """List what a field of a recipe may be."""
+    from gengap.core.recipe import Recipe
+    from gengap.core.recipe.record import variants_of
+
+    rows, content = [], {}
+    for name, kind in variants_of(Recipe.model_fields[field].annotation).items():
+        settings = {key: one for key, one in kind.model_fields.items() if key != "name"}
+        written = [key if one.is_required() else f"{key}={one.default}" for key, one in settings.items()]
+        text = " ".join((kind.__doc__ or "").split())
+        rows.append([name, ", ".join(written) or "-", text])
+        defaults = {key: None if one.is_required() else one.default for key, one in settings.items()}
+        content[name] = {
+            "text": text,
+            "settings": defaults,
+            "needed": [k for k, o in settings.items() if o.is_required()],
+        }
+    show([head, "settings", "what it does"], rows, content, as_json)
+
+
 def described(source: str, note: str) -> str:
     """Say where an entry is from and what is particular about it; the number of the paper is left to --json."""
     paper = source.partition(", arXiv")[0].partition(", doi")[0]
@@ -138,7 +181,7 @@ def show(head: list[str], rows: list[list[str]], content: Any, as_json: bool) ->
         last = i == len(head) - 1
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to keep to
         console = Console(width=max(console.width, Console(width=WIDEST).measure(table).maximum))

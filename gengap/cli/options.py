@@ -56,11 +56,13 @@ Optimizer = Annotated[
     str | None, typer.Option(help="Of gengap list optimizers. Default: adam.", rich_help_panel=RECIPE)
 ]
 Lr = Annotated[float | None, typer.Option(help="Learning rate. Default: 0.001 for adam.", rich_help_panel=RECIPE)]
-Momentum = Annotated[float | None, typer.Option(help="Momentum of sgd.", rich_help_panel=RECIPE)]
+Momentum = Annotated[
+    float | None, typer.Option(help="Momentum of sgd, rmsprop, lars, kfac, rmsprop-warmup.", rich_help_panel=RECIPE)
+]
 Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's form of momentum.", rich_help_panel=RECIPE)]
 WeightDecay = Annotated[float | None, typer.Option(help="L2 coefficient on the mean loss.", rich_help_panel=RECIPE)]
 Schedule = Annotated[
-    str | None, typer.Option(help="constant, cosine, smith2020; step: --milestones.", rich_help_panel=RECIPE)
+    str | None, typer.Option(help="Of gengap list schedules. step: with --milestones.", rich_help_panel=RECIPE)
 ]
 Milestones = Annotated[
     str | None, typer.Option(help="Epochs at which lr is divided by 10, for example 30,60.", rich_help_panel=RECIPE)
@@ -88,9 +90,7 @@ ClipNorm = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option(
-        help="sam, asam, conservative, entropy-sgd, svrg, elastic-averaging or post-local-sgd.", rich_help_panel=RECIPE
-    ),
+    typer.Option(help="Of gengap list methods, for example sam.", rich_help_panel=RECIPE),
 ]
 Augment = Annotated[str | None, typer.Option(help="Of gengap list augmentations.", rich_help_panel=RECIPE)]
 Set = Annotated[

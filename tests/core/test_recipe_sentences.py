@@ -70,7 +70,7 @@ REFUSED = [
     ({"schedule": {"name": "cosine", "final": 2}}, ["final is 2"]),
     ({"schedule": "cosine", "budget": "converged"}, ["'cosine'", "epochs or steps"]),
     ({"schedule": "smith2020", "budget": "converged"}, ["'smith2020'", "epochs or steps"]),
-    ({"warmup": 5}, ["warmup is 5"]),
+    ({"warmup": "5 epochs"}, ["warmup is '5 epochs'"]),
     ({"warmup": {"epochs": 0}}, ["epochs is 0"]),
     ({"warmup": {"epochs": 1, "start": 1.5}}, ["start is 1.5"]),
     ({"warmup": {"epochs": 1, "shape": "round"}}, ["shape is 'round'", "'linear' or 'constant'"]),
@@ -168,3 +168,38 @@ def test_a_share_smaller_than_its_micro_batch():
     assert recipe.resolved(500).batch_size == 50
     with pytest.raises(BadInput, match="micro_batch 50 is larger than batch_size 10"):
         recipe.resolved(100)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1.0},
+        {"seed": True},
+        {"budget": {"epochs": True}},
+        {"budget": {"steps": 10.0}},
+        {"ghost_batch": 4.0},
+        {"micro_batch": True},
+        {"method": {"name": "svrg", "epochs": True}},
+    ],
+)
+def test_whole_numbers_are_whole_numbers(fields: dict) -> None:
+    with pytest.raises(BadInput, match="integer"):
+        Recipe(**{"lr": 0.1, "batch_size": 8, "budget": {"epochs": 2}} | fields)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ({"batch_schedule": "dynamic"}, {"batch_schedule": {"name": "dynamic"}}),
+        ({"warmup": 5}, {"warmup": {"epochs": 5}}),
+        ({"method": "sam"}, {"method": {"name": "sam"}}),
+    ],
+)
+def test_short_forms_are_the_long_ones(short: dict, long: dict) -> None:
+    base = {"lr": 0.1, "batch_size": 8, "budget": {"epochs": 2}}
+    assert Recipe(**base, **short) == Recipe(**base, **long)
+
+
+def test_what_a_short_form_lacks_is_said_in_words() -> None:
+    with pytest.raises(BadInput, match="an lr rule needs the field 'reference_batch'"):
+        Recipe(lr=0.1, batch_size=8, budget={"epochs": 2}, lr_rule="linear")

@@ -10,16 +10,16 @@ from gengap.core.recipe.record import Record
 class Converged(Record):
     """Until the epoch's mean training loss has not fallen by the share `tolerance` for `patience` epochs."""
 
-    patience: int = Field(default=10, ge=1)
+    patience: int = Field(strict=True, default=10, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
-    max_epochs: int = Field(default=100, ge=1)
+    max_epochs: int = Field(strict=True, default=100, ge=1)
 
 
 class Budget(Record):
     """When training ends: exactly one of the three."""
 
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(strict=True, default=None, ge=1)
+    steps: int | None = Field(strict=True, default=None, ge=1)
     converged: Converged | None = None
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ class Conservative(Record):
     """Each batch is minimised with a penalty on the distance moved, inexactly (Keskar et al. 2017, eq. 5)."""
 
     name: Literal["conservative"]
-    iterations: int = Field(default=3, ge=1, description="of the inner solver on each batch")
+    iterations: int = Field(strict=True, default=3, ge=1, description="of the inner solver on each batch")
     penalty: float = Field(default=1e-3, gt=0, description="lambda: of half the squared distance")
     inner: Literal["optimizer", "gd", "lbfgs"] = Field(
         default="optimizer", description="what solves the sub-problem; the recipe's optimizer, in the paper Adam"
@@ -36,7 +36,7 @@ class EntropySgd(Record):
     """The gradient of the local entropy, by Langevin steps around the weights (Chaudhari et al. 2017)."""
 
     name: Literal["entropy-sgd"]
-    steps: int = Field(default=20, ge=1, description="Langevin steps in an update")
+    steps: int = Field(strict=True, default=20, ge=1, description="Langevin steps in an update")
     scope: float = Field(default=1e-4, gt=0, description="gamma: stiffness of the neighbourhood")
     scoping: float = Field(default=1e-3, ge=0, description="growth of the scope in an update")
     inner_lr: float = Field(default=0.1, gt=0)
@@ -48,15 +48,15 @@ class Svrg(Record):
     """Stochastic gradients corrected by the full gradient at a snapshot (Johnson & Zhang 2013)."""
 
     name: Literal["svrg"]
-    epochs: int = Field(default=1, ge=1, description="between two snapshots")
+    epochs: int = Field(strict=True, default=1, ge=1, description="between two snapshots")
 
 
 class ElasticAveraging(Record):
     """Workers that are drawn to a common centre (Zhang, Choromanska & LeCun 2015); the batch is shared among them."""
 
     name: Literal["elastic-averaging"]
-    workers: int = Field(default=4, ge=1)
-    period: int = Field(default=10, ge=1, description="updates between two pulls")
+    workers: int = Field(strict=True, default=4, ge=1)
+    period: int = Field(strict=True, default=10, ge=1, description="updates between two pulls")
     pull: float = Field(default=0.9, gt=0, le=1, description="beta: share by which the centre follows")
 
 
@@ -64,8 +64,8 @@ class PostLocalSgd(Record):
     """Workers that step alone and are averaged every `period` updates from `start` epochs on (Lin et al. 2020)."""
 
     name: Literal["post-local-sgd"]
-    workers: int = Field(default=4, ge=1)
-    period: int = Field(default=8, ge=1)
+    workers: int = Field(strict=True, default=4, ge=1)
+    period: int = Field(strict=True, default=8, ge=1)
     start: float = Field(default=0.0, ge=0, description="epochs of ordinary training before")
 
 
@@ -83,7 +83,7 @@ class MultiplicativeNoise(Record):
 
     name: Literal["multiplicative"]
     sigma: float | None = Field(default=None, gt=0)
-    reference_batch: int | None = Field(default=None, ge=1)
+    reference_batch: int | None = Field(strict=True, default=None, ge=1)
 
 
 class IsotropicNoise(Record):

@@ -14,7 +14,7 @@ from gengap.core.recipe.budget import Budget, budgeted
 from gengap.core.recipe.methods import Adversarial, Augmentation, GradientNoise, Method, Stability
 from gengap.core.recipe.record import Record, named
 from gengap.core.recipe.rules import check_rules
-from gengap.core.recipe.schedules import BatchSchedule, Constant, LrRule, Schedule, Warmup
+from gengap.core.recipe.schedules import BatchSchedule, Constant, LrRule, Schedule, Warmup, epochs_long
 
 OptimizerName = Literal[
     "sgd", "adam", "adamw", "adagrad", "rmsprop", "lars", "lamb", "lbfgs", "full-batch-gd", "kfac", "rmsprop-warmup"
@@ -46,7 +46,7 @@ class Recipe(Record):
         drop_last: leave out an epoch's last batch when it is smaller; by default it is kept.
         schedule: "constant", "cosine", "polynomial", "smith2020", "slow-start", {"name": "step", "milestones": [...],
             "factor": 0.1} or {"name": "piecewise", "milestones": [...], "factors": [...]}.
-        warmup: {"epochs": 5, "start": 0.0, "shape": "linear"} or None.
+        warmup: {"epochs": 5, "start": 0.0, "shape": "linear"}, 5 for short, or None.
         budget: {"epochs": 20}, {"steps": 1000}, or "converged" with its defaults
             {"converged": {"patience": 10, "tolerance": 1e-3, "max_epochs": 100}}.
         clip_norm: length to which a longer gradient is cut.
@@ -83,29 +83,29 @@ class Recipe(Record):
     decay_norms: bool = True
     trust: float = Field(default=0.001, gt=0)
     momentum_correction: bool = False
-    lr_rule: LrRule | None = None
+    lr_rule: Annotated[LrRule | None, BeforeValidator(named)] = None
     batch_size: Annotated[int, Field(ge=1, strict=True)] | str
-    batch_schedule: BatchSchedule | None = None
-    regime_adaptation: int | None = Field(default=None, ge=1)
+    batch_schedule: Annotated[BatchSchedule | None, BeforeValidator(named)] = None
+    regime_adaptation: int | None = Field(strict=True, default=None, ge=1)
     drop_last: bool = False
     schedule: Annotated[Schedule, BeforeValidator(named)] = Constant(name="constant")
-    warmup: Warmup | None = None
+    warmup: Annotated[Warmup | None, BeforeValidator(epochs_long)] = None
     budget: Annotated[Budget, BeforeValidator(budgeted)]
     clip_norm: float | None = Field(default=None, gt=0)
-    gradient_noise: GradientNoise | None = None
-    ghost_batch: int | None = Field(default=None, ge=2)
-    batch_norm: Literal["rank", "all"] | Annotated[int, Field(ge=1)] = "all"
+    gradient_noise: Annotated[GradientNoise | None, BeforeValidator(named)] = None
+    ghost_batch: int | None = Field(strict=True, default=None, ge=2)
+    batch_norm: Literal["rank", "all"] | Annotated[int, Field(ge=1, strict=True)] = "all"
     method: Annotated[Method | None, BeforeValidator(named)] = None
     augment: Annotated[Augmentation | None, BeforeValidator(named)] = None
     adversarial: Adversarial | None = None
     stability: Stability | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     dropout: float | None = Field(default=None, ge=0, lt=1)
-    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    micro_batch: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] | None = None
     quirks: Literal["bigbatch"] | None = None
     dtype: Literal["float32", "float64", "bf16"] = "float32"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(strict=True, default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

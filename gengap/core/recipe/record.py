@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,6 +29,14 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def variants_of(annotation: Any) -> dict[str, type[Record]]:
+    """Name the records that a field may hold, by their `name`."""
+    if isinstance(annotation, type):
+        own = issubclass(annotation, Record) and "name" in annotation.model_fields
+        return {get_args(annotation.model_fields["name"].annotation)[0]: annotation} if own else {}
+    return {name: kind for part in get_args(annotation) for name, kind in variants_of(part).items()}
+
+
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """Say in one sentence what is wrong with the first field at fault, or with one that does not exist."""
     found = error.errors(include_url=False)
@@ -36,8 +44,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     # the names of union members that pydantic puts into the path say nothing to a user
     path = [str(part) for part in first["loc"] if not NOISE.fullmatch(str(part))]
     field, kind = ".".join(path), first["type"]
-    noun = model.__name__.lower().removesuffix("spec")
-    noun = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    noun = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__.removesuffix("Spec")).lower()
+    noun = f"{'an' if noun[0] in 'aeiou' or noun.startswith('lr') else 'a'} {noun}"
     if kind == "extra_forbidden":
         known = model.model_fields
         meant = SYNONYMS.get(path[-1])

@@ -1,6 +1,6 @@
 """How learning rate and batch size change while a network learns: all as functions of samples seen."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -96,6 +96,11 @@ class Warmup(Record):
     shape: Literal["linear", "constant"] = "linear"
 
 
+def epochs_long(value: Any) -> Any:
+    """Read 5 as {"epochs": 5}."""
+    return {"epochs": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 class LrRule(Record):
     """How the learning rate of a batch follows from `lr`, which is that of the reference batch.
 
@@ -104,7 +109,7 @@ class LrRule(Record):
     """
 
     name: Literal["linear", "sqrt"]
-    reference_batch: int = Field(ge=1)
+    reference_batch: int = Field(strict=True, ge=1)
     reference_momentum: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -114,7 +119,9 @@ class BatchStep(Record):
     name: Literal["step"]
     milestones: Milestones = Field(min_length=1, description="in epochs, ascending")
     factor: float = Field(default=5.0, gt=0)
-    limit: int | None = Field(default=None, ge=1, description="a batch that is not exceeded; default: the training set")
+    limit: int | None = Field(
+        strict=True, default=None, ge=1, description="a batch that is not exceeded; default: the training set"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -127,7 +134,7 @@ class BatchSwitch(Record):
 
     name: Literal["switch"]
     milestones: Milestones = Field(min_length=1, description="in epochs, ascending")
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="one for each milestone")
+    sizes: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = Field(description="one for each milestone")
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -142,7 +149,9 @@ class BatchGrowth(Record):
 
     name: Literal["geometric"]
     growth: float = Field(gt=1)
-    limit: int | None = Field(default=None, ge=1, description="a batch that is not exceeded; default: the training set")
+    limit: int | None = Field(
+        strict=True, default=None, ge=1, description="a batch that is not exceeded; default: the training set"
+    )
 
 
 class BatchDynamic(Record):
@@ -155,7 +164,9 @@ class BatchDynamic(Record):
     name: Literal["dynamic"]
     theta: float = Field(default=0.5, gt=0)
     growth: float = Field(default=4.0, gt=1, description="in one epoch, at most")
-    limit: int | None = Field(default=None, ge=1, description="a batch that is not exceeded; default: the training set")
+    limit: int | None = Field(
+        strict=True, default=None, ge=1, description="a batch that is not exceeded; default: the training set"
+    )
 
 
 BatchSchedule = Annotated[BatchStep | BatchSwitch | BatchGrowth | BatchDynamic, Field(discriminator="name")]
