@@ -314,4 +314,4 @@ def symmetric(matrix: npt.ArrayLike, name: str) -> Floats:
 def square_root(covariance: Floats) -> Floats:
     """Return the symmetric root of a covariance; what rounding put below zero is zero."""
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
