@@ -77,6 +77,14 @@ OTHER = {
     "dropout": (masked, {"batch_size": 20}),
 }
 CASES = SAME | OTHER
+# the same with and without readings of the noise scale: network, fields of the recipe
+READ = {
+    "even": (smooth, {"batch_size": 20, "clip_norm": 100.0}),
+    "uneven": (smooth, {"batch_size": 13}),
+    "pieces": (smooth, {"batch_size": 20, "micro_batch": 4}),
+    "ghosts": (normed, {"batch_size": 18, "ghost_batch": 4, "momentum": 0.9}),
+    "two passes": (smooth, {"batch_size": 18, "method": "sam"}),
+}
 
 
 def train(case, ranks=None, **more):
@@ -98,6 +106,20 @@ def record(run):
 IN_THREE = ["momentum", "fewer than ranks", "frozen and unused", "workers", "growing by noise", "ghosts"]
 IN_THREE += ["norm of all, fewer than ranks", "dropout"]
 STOPPED = {"batch_size": 8, "ghost_batch": 4, "budget": {"epochs": 30}, "momentum": 0.9}
+
+
+def read(case, ranks, **more):
+    """A run that reads the noise scale, and the same that does not."""
+    net, fields = READ[case]
+    how = {"recipe": recipe(**fields, budget={"epochs": 6}), "evaluations": 2, "ranks": ranks}
+    run = gengap.train(problem(net), **how, noise_scale=True, noise_overhead=1.0)
+    last = run.noise_scale[-1]
+    return {
+        "reading": (last.squared_gradient_norm.value, last.trace_covariance.value, last.observations, last.steps),
+        "dropped": last.dropped,
+        "with": record(run),
+        "without": record(gengap.train(problem(net), **how)),
+    }
 
 
 def refused(ranks):
@@ -150,6 +172,7 @@ def main(folder):
         if ranks.size == 3:  # a message for every weight or two, sent while the backward pass goes on
             gradient.Exchange = partial(Exchange, most=64)
         found = {case: record(train(case, ranks)) for case in (CASES if ranks.size == 2 else IN_THREE)}
+        found["read"] = {case: read(case, ranks) for case in READ}
         if ranks.size == 2:
             found["refused"] = refused(ranks)
             found["interrupted"] = record(stopped(ranks, folder / "interrupted", at(ranks, 4, pressed)))

@@ -1,18 +1,21 @@
 # Oracles: one process that trains on the whole batch; plain loops over torch modules for batch norm in pieces and for dropout
-# masks, which have no equal in one process.
+# masks, which have no equal in one process; stored gradients of the parts of every batch in McCandlish's equations for the noise
+# scale.
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from rank_cases import IN_THREE, OTHER, SAME, STOPPED, masked, record, train
+from noise_by_hand import by_hand
+from rank_cases import IN_THREE, OTHER, READ, SAME, STOPPED, masked, record, train
 from torch.nn import functional
-from training_problems import Counted, Rows, normed, points, problem, recipe
+from training_problems import Counted, Rows, normed, points, problem, recipe, smooth
 
 import gengap
 from gengap.core.seeds import stream
@@ -157,6 +160,37 @@ def test_each_process_has_masks_of_its_own(request, size):
         expected = plain_loop(fresh(masked), pieces).state_dict()
     for name, value in found["params"].items():
         torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11)
+
+
+def shares(total, size, piece=None):
+    ends = [total * rank // size for rank in range(size + 1)]
+    own = [stop - start for start, stop in pairwise(ends)]
+    return own if piece is None else [min(piece, n - done) for n in own for done in range(0, n, piece)]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("case", ["even", "uneven", "pieces"])
+def test_the_noise_scale_is_that_of_the_gradients_of_the_processes(request, case, size):
+    fields = READ[case][1]
+    expected = by_hand(
+        fresh(smooth),
+        lambda total: shares(total, size, fields.get("micro_batch")),
+        batch=fields["batch_size"],
+        epochs=6,
+    )
+    for rank in request.getfixturevalue({2: "two", 3: "three"}[size]):
+        norm, trace, observations, steps = rank["read"][case]["reading"]
+        assert (norm, trace) == pytest.approx((expected["norm"], expected["trace"]), rel=1e-9)
+        assert (observations, steps) == (expected["observations"], expected["steps"])
+
+
+@pytest.mark.parametrize("case", READ)
+def test_readings_of_the_noise_scale_leave_no_trace(two, three, case):
+    for rank in (*two, *three):
+        found = rank["read"][case]
+        assert not found["dropped"]
+        assert found["with"]["history"] == found["without"]["history"]
+        assert all(torch.equal(found["with"]["params"][k], v) for k, v in found["without"]["params"].items())
 
 
 def test_other_data_on_one_rank_are_refused_by_all(two):
