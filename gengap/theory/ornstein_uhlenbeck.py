@@ -11,6 +11,7 @@ from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.theory.least_squares import Floats
 from gengap.theory.noise_scale import check_batch, check_rate
+from gengap.theory.update_statistics import left_to_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class HeavyBall(Record):
         """Variance of the gradient of a batch over that of a sample: 1/B, or (N - B) / (B (N - 1)) without replacement."""
         if self.samples is None:
             return 1 / self.batch_size
-        return (self.samples - self.batch_size) / (self.batch_size * max(self.samples - 1, 1))
+        return left_to_chance(self.batch_size, self.samples)
 
 
 class Quadratic:
