@@ -1,9 +1,11 @@
 """One run in progress: everything that changes while it trains, and the loop that changes it."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
 from gengap.training.sharing import dropout_seed, told_of_sharing
 from gengap.training.snapshots import Probe, Showing, Snapshot
+from gengap.training.start import take_up
 from gengap.training.step import make_update
 
 BLOCK = 32  # updates between looks at the clock and at the losses, which on a GPU wait for the device
@@ -52,6 +55,7 @@ class Training:
         ranks: the processes that share each batch.
         memory_limit: bytes that an update may take, where the recipe says micro_batch="auto"; None: a share of what is free.
         start: weights and buffers by name to begin with, in place of fresh ones.
+        memory: `state_dict` of an optimizer of the same kind to go on with.
         noise: share of the time that reading the gradient noise scale may take; None: it is not read.
     """
 
@@ -67,6 +71,7 @@ class Training:
         ranks: Ranks = ALONE,
         memory_limit: str | int | None = None,
         start: Mapping[str, Tensor] | None = None,
+        memory: Mapping[str, Any] | None = None,
         noise: float | None = None,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
@@ -86,6 +91,7 @@ class Training:
             loss=problem.loss.name,
             average=ranks.average if ranks.size > 1 else None,
         )
+        take_up(self.optimizer, memory)
         self.in_progress = [one for one in plain_optimizers(self.optimizer) if isinstance(one, RmspropWarmup)]
         self.update, self.gradient = make_update(self.model, problem.loss, self.optimizer, recipe, ranks=ranks)
         if recipe.micro_batch == "auto":
@@ -295,6 +301,7 @@ class Training:
             initial_params=copies(self.initial.items()),
             buffers=copies(self.model.named_buffers()),
             run=f"{self.recipe.key}/{self.problem.fingerprint}",
+            memory=copy.deepcopy(self.optimizer.state_dict()) if self.showing.with_memory else None,
         )
         with kept():
             self.showing.show(shown)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ class Snapshot:
         initial_params: the weights the run began with.
         buffers: running statistics and other buffers.
         run: what tells this run from others: the keys of its recipe and its problem.
+        memory: `state_dict` of the optimizer, where the probe asks for it; folders do not keep it.
     """
 
     step: int
@@ -35,6 +37,7 @@ class Snapshot:
     initial_params: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
     run: str
+    memory: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,13 @@ class Probe:
         at: numbers of updates, 0 for the start; None: `count` of them, evenly spaced in the logarithm from the first
             update to the last, and the start.
         count: how many; fewer where neighbours round to the same update.
+        memory: show the optimizer's memory too, so that a run that starts from the snapshot goes on with it.
     """
 
     call: Callable[[Snapshot], object]
     at: Sequence[int] | None = None
     count: int = 30
+    memory: bool = False
 
     def steps(self, total: int) -> list[int]:
         """Choose the updates.
@@ -125,6 +130,11 @@ class Showing:
         self._steps = [] if probe is None else probe.steps(total)
         self.next = -1
         self.go_on_from(-1)
+
+    @property
+    def with_memory(self) -> bool:
+        """Whether the probe asks for the optimizer's memory."""
+        return self._probe is not None and self._probe.memory
 
     def show(self, snapshot: Snapshot) -> None:
         """Call the probe."""

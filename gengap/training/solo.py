@@ -21,7 +21,7 @@ from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
 from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
-from gengap.training.start import Start, as_start, fingerprint
+from gengap.training.start import Start, as_start, fingerprint, memory_of
 from gengap.training.state import pack, unpack
 
 CHECKPOINT_SECONDS = 30.0
@@ -67,7 +67,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
         ranks: the processes that share each batch, from `find_ranks`; all call this together, with the same problem and recipe.
             The listener and the probe of rank 0 alone are called, and it alone reads and writes the checkpoint.
         start: what to begin with in place of fresh weights: a run, a snapshot, or weights and buffers by name. The optimizer
-            begins with an empty memory.
+            begins with an empty memory, or with that of a snapshot whose probe asked for it (`Probe(memory=True)`).
         noise_scale: read the gradient noise scale at some updates, from the gradients of processes or pieces before they are
             added up, else from both halves of a batch; `run.noise_scale` has a reading for every point of the history but the
             first. The run has the same bits as without.
@@ -104,6 +104,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             ranks=ranks,
             memory_limit=memory_limit,
             start=as_start(start),
+            memory=memory_of(start),
             noise=noise_overhead if noise_scale else None,
         )
         keeper = None
