@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -14,21 +15,28 @@ def environment() -> dict[str, str | int]:
     Returns:
         System, processor and its core count, Python and the versions of the packages that numbers depend on.
     """
-    try:
-        own = metadata.version("gengap")
-    except metadata.PackageNotFoundError:
-        own = "not installed"
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    own, others = versions()
     return {
         "gengap": own,
         "python": platform.python_version(),
-        **versions,
+        **others,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count() or 1,
     }
 
 
+@cache
+def versions() -> tuple[str, dict[str, str]]:
+    """Look up the versions of this package and of others, once: it reads files, and a sweep notes them for every run."""
+    try:
+        own = metadata.version("gengap")
+    except metadata.PackageNotFoundError:
+        own = "not installed"
+    return own, {name: metadata.version(name) for name in PACKAGES}
+
+
+@cache
 def processor() -> str:
     """Name the processor; /proc/cpuinfo says more than `platform.processor`, where it exists."""
     info = Path("/proc/cpuinfo")

@@ -131,6 +131,7 @@ def make_one(pack: Pack, problem: Problem, task: Task, *, listen: Listener, chec
             device=pack.device,
             evaluations=pack.evaluations,
             checkpoint=checkpoint,
+            checkpoint_end=False,  # what comes out is kept at once: a short run writes nothing on the way
             listen=listen,
         )
     except GengapError:

@@ -35,6 +35,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     evaluations: int = 20,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = CHECKPOINT_SECONDS,
+    checkpoint_end: bool = True,
     probe: Probe | Callable[[Snapshot], object] | None = None,
     listen: Listener = silent,
     memory_limit: str | int | None = None,
@@ -58,6 +59,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
         checkpoint: a file for the state of the run, written every `checkpoint_every` seconds, on Ctrl-C and at the end.
             If it is there already, the run goes on from it, to the same bits as if it had never stopped.
         checkpoint_every: seconds between checkpoints; 0: after every 32 updates.
+        checkpoint_end: whether one is written at the end of a run that came to its end, too; without, a short run writes none.
         probe: called with the weights on the way, at updates evenly spaced in the logarithm of time or as a `Probe` says;
             `SnapshotFolder` keeps them on disk. The run has the same bits as without. A run that goes on from a checkpoint
             does not show again what it showed before the checkpoint.
@@ -109,13 +111,13 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
         )
         keeper = None
         if checkpoint is not None:
-            keeper = Keeper(training, Path(checkpoint), checkpoint_every, given=start is not None)
+            keeper = Keeper(training, Path(checkpoint), checkpoint_every, given=start is not None, ahead=checkpoint_end)
         if keeper:
             keeper.resume(listen)
         training.begin()
         with explained():
             training.run(stop, keeper.save_when_due if keeper else lambda: None)
-        if keeper:
+        if keeper and (checkpoint_end or training.interrupted):
             keeper.save()
         return training.result()
 
@@ -199,10 +201,13 @@ class Keeper:
         path: the file.
         every: seconds between two saves.
         given: whether the weights it begins with were given, and so tell it from other runs of its recipe.
+        ahead: whether the folder is made before anything long begins, and not when it is needed.
     """
 
-    def __init__(self, training: Training, path: Path, every: float, *, given: bool = False) -> None:
-        self.training, self.path, self.every = training, path, every
+    def __init__(
+        self, training: Training, path: Path, every: float, *, given: bool = False, ahead: bool = True
+    ) -> None:
+        self.training, self.path, self.every, self.ahead = training, path, every, ahead
         begun = f" from {fingerprint(training.initial)}" if given else ""
         self.identity = Identity(f"{training.recipe.key}{begun}", training.problem.fingerprint)
         self.last = time.monotonic()
@@ -219,7 +224,8 @@ class Keeper:
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         if self.path.exists():
             return load(self.path, self.identity)
-        make_folder(self.path.parent)
+        if self.ahead:
+            make_folder(self.path.parent)
         return None
 
     def save_when_due(self) -> None:
