@@ -11,7 +11,9 @@ from gengap.theory.least_squares import Floats
 
 WIDE = math.log(1e4)  # so far beyond the batch sizes that were run, in logarithms, a bend is no longer seen
 ROUNDING = 1e-6  # least scatter of a logarithm: whole numbers of samples have it
-PASSES = 60  # between curve and scatter, and of the search; both settle in a dozen
+FINE = 1e-7  # a theta is searched to this; it is a logarithm or an exponent
+SEARCH = 200  # grids tried at most: a long valley may not end
+PASSES = 60  # between curve and scatter, and from all curves to those that fit; both settle in a dozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def fit_law(law: CostLaw, means: Means) -> LawFit:
         theta = search(law, means, weights, theta)
         level, residuals = level_and_residuals(law, means, weights, theta)
         before, scatter = scatter, max(0.0, float(weights**2 @ (residuals**2 - variance) / (weights @ weights)))
-        if abs(scatter - before) <= 1e-6 * (scatter + ROUNDING**2):
+        if abs(scatter - before) <= 1e-5 * (scatter + ROUNDING**2):
             break
     total = variance + scatter
     deviance = float(np.log(total).sum() + residuals**2 @ (1 / total))
@@ -154,16 +156,18 @@ def best_of(law: CostLaw, means: Means, weights: Floats, thetas: Floats) -> Floa
 
 
 def search(law: CostLaw, means: Means, weights: Floats, theta: Floats) -> Floats:
-    """Improve a theta by small grids around it that shrink whenever their middle is the best."""
+    """Improve a theta by small grids around it, which shrink when their middle is the best and else grow."""
     low, high = law.box(means.x)
     reach = (high - low) / np.maximum(np.array(law.parts, dtype=np.float64) - 1, 1)
-    around = grid(-np.ones_like(low), np.ones_like(low), (5,) * len(low))
-    while len(theta) and reach.max() > 1e-9:
-        candidates = np.clip(theta + around * reach, low, high)
+    star = grid(-np.ones_like(low), np.ones_like(low), (5,) * len(low))
+    for _ in range(SEARCH):
+        candidates = np.clip(theta + star * reach, low, high)
         found = best_of(law, means, weights, np.concatenate([theta[None], candidates]))
-        inside = bool((np.abs(found - theta) < 0.9 * reach).all())
+        moved = bool((np.abs(found - theta) > 0.6 * reach).any())
         theta = found
-        reach = reach * (0.5 if inside else 1.0)
+        reach = reach * (1.5 if moved else 0.4)
+        if not len(theta) or reach.max() < FINE:
+            break
     return theta
 
 

@@ -181,7 +181,7 @@ def fit_critical_batch(batch_sizes: npt.ArrayLike, samples: npt.ArrayLike) -> Cr
         BadInput: shapes do not fit, or a number is not positive.
 
     Source:
-        McCandlish et al. 2018, arXiv:1812.06162, eq. 2.11; Shallue et al. 2019, arXiv:1811.03600, section 4.1; AICc
+        McCandlish et al. 2018, arXiv:1812.06162, section 2.3; Shallue et al. 2019, arXiv:1811.03600, section 4.1; AICc
         from Hurvich & Tsai 1989, Biometrika 76, 297.
     """
     points, notes = cost_points(batch_sizes, samples)

@@ -118,7 +118,7 @@ def predict_cost(
         BadInput: the noise scale is not positive and finite.
 
     Source:
-        McCandlish et al. 2018, arXiv:1812.06162, eqs. 2.4 to 2.11.
+        McCandlish et al. 2018, arXiv:1812.06162, section 2.
     """
     if not (math.isfinite(noise_scale) and noise_scale > 0):
         raise BadInput(f"noise_scale is {noise_scale:g}; a prediction needs a positive number")
@@ -176,7 +176,7 @@ def predict_along(steps: npt.ArrayLike, noise_scales: npt.ArrayLike, *, batch_si
     if not (np.diff(t) > 0).all():
         raise BadInput("steps do not ascend; give the readings in the order of time, each once")
     pace = 1 / (1 + noise / positive(batch_size))
-    return predict_cost(float(np.trapezoid(noise * pace, t) / np.trapezoid(pace, t)))
+    return predict_cost(trapezoid(noise * pace, t) / trapezoid(pace, t))
 
 
 def steps_for_samples(samples: npt.ArrayLike) -> Floats:
@@ -197,6 +197,11 @@ def steps_for_samples(samples: npt.ArrayLike) -> Floats:
             f"samples holds {ratio.min():g} times E_min; no number of steps reaches the target with 1 or less"
         )
     return np.asarray(ratio / (ratio - 1))
+
+
+def trapezoid(heights: Floats, t: Floats) -> float:
+    """Integrate by the trapezoidal rule."""
+    return float((heights[1:] + heights[:-1]) @ np.diff(t)) / 2
 
 
 def positive(values: npt.ArrayLike) -> Floats:
