@@ -1,7 +1,7 @@
 """Noise-dominated and curvature-dominated: at which batch size accuracy stops being flat, and momentum begins to help."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +136,7 @@ def bent(table: SeedTable, bend: Bend, sign: float, note: str) -> Transition:
     drop = bend.slope * (x[-1] - bend.knot) ** bend.shape
     low, high = 2**bend.low, 2**bend.high
     ends = f"{bend.level * sign:.4g} on the plateau, worse by {drop:.3g} at batch {table.sizes[-1]:,.0f}"
-    common = {"level": sign * bend.level, "drop": float(drop), "n": table.n, "sizes": len(table.sizes)}
+    common: dict[str, Any] = {"level": sign * bend.level, "drop": float(drop), "n": table.n, "sizes": len(table.sizes)}
     if bend.low <= x[0] + 1e-9:
         reason = f"no plateau is seen: the fall may begin at or below the smallest batch, at {high:,.0f} at most ({ends}{note})"
         return Transition("falls throughout", reason, None, (None, high), shape=bend.shape, **common)

@@ -26,7 +26,7 @@ class SeedTable:
     @property
     def counts(self) -> Floats:
         """Number of values of each batch size, shape (b,)."""
-        return np.isfinite(self.values).sum(axis=0).astype(np.float64)
+        return np.asarray(np.isfinite(self.values).sum(axis=0), dtype=np.float64)
 
     @property
     def means(self) -> Floats:

@@ -1,0 +1,259 @@
+"""How the best learning rate goes with the batch size or the budget: a power, and the batch where it stops."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gengap.core.errors import BadInput
+from gengap.core.estimate import t_quantile
+from gengap.core.records import Record
+from gengap.theory.least_squares import Coefficient, Floats
+
+Law = Literal["linear", "square root", "neither", "constant", "not resolvable"]
+NAMED: dict[Law, float] = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
+LEAST = 3  # points of a power; a plateau beside it needs one more
+EXPONENTS = np.linspace(-1.0, 3.0, 401)
+KNOTS = 200
+METHOD = "least squares of log2, grid spacing counted as uncertainty, Student t, 95 %"
+
+
+@dataclass(frozen=True, slots=True)
+class RatePower(Record):
+    """best lr = factor x^exponent.
+
+    Attributes:
+        exponent: None for too few points.
+        law: what the interval of the exponent allows: of "constant" (0), "square root" (1/2) and "linear" (1) the only
+            one; "neither" where none, "not resolvable" where several, or too few points.
+        reason: one sentence.
+        factor: best lr at x = 1; None likewise.
+        fold: by what the best lr changes over the span, span^exponent; None likewise.
+        span: largest x / smallest x.
+        n: points used.
+        bounds: points left out because the best was at the edge of its grid, which only bounds it.
+    """
+
+    exponent: Coefficient | None
+    law: Law
+    reason: str
+    factor: float | None
+    fold: Coefficient | None
+    span: float
+    n: int
+    bounds: int
+
+    def __str__(self) -> str:
+        return f"{self.law}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateRegimes(Record):
+    """The best learning rate grows by a power of the batch size and then stays.
+
+    Attributes:
+        verdict: "transition"; "no transition" where it grows up to the largest batch, as far as can be told; "not resolvable".
+        reason: one sentence.
+        batch_size: where it stops growing; None without a transition.
+        plateau: the learning rate from there on; None likewise.
+        exponent: in the part before; None for too few points.
+        law: as of `RatePower`, of that part.
+        n: batch sizes used.
+        bounds: batch sizes left out, their best learning rate being at the edge of the grid.
+    """
+
+    verdict: Literal["transition", "no transition", "not resolvable"]
+    reason: str
+    batch_size: Coefficient | None
+    plateau: float | None
+    exponent: Coefficient | None
+    law: Law
+    n: int
+    bounds: int
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class RatePoints:
+    """Best learning rates between their neighbours on the grid, in log2.
+
+    Attributes:
+        x: log2 of the batch size or budget, ascending, shape (n,).
+        y: log2 of the best learning rate.
+        stdev: of y: uniform between the neighbours.
+        bounds: how many were left out for want of a neighbour.
+    """
+
+    x: Floats
+    y: Floats
+    stdev: Floats
+    bounds: int
+
+
+def rate_points(x: npt.ArrayLike, rates: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> RatePoints:
+    """Take the best learning rates that have a neighbour on either side.
+
+    Noise of the seeds moves the best by a step of the grid, so the truth is taken as anywhere between the neighbours.
+
+    Args:
+        x: batch size or budget, > 0, shape (n,).
+        rates: best learning rate, > 0, shape (n,).
+        low: the next lower one that was tried; None or nan where there is none.
+        high: the next higher one; likewise.
+
+    Returns:
+        The points.
+
+    Raises:
+        BadInput: the vectors do not fit each other or hold what has no logarithm.
+    """
+    columns = [np.array(each, dtype=np.float64) for each in (x, rates, low, high)]
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+        raise BadInput(
+            f"x and rates have shapes {columns[0].shape} and {columns[1].shape}; give vectors of equal length"
+        )
+    if not all((column > 0).all() and np.isfinite(column).all() for column in columns[:2]):
+        raise BadInput("batch sizes, budgets and learning rates must be positive; leave out cells without a best one")
+    inside = np.isfinite(columns[2]) & np.isfinite(columns[3])
+    order = np.argsort(columns[0][inside], kind="stable")
+    logs = [np.log2(column[inside][order]) for column in columns]
+    return RatePoints(logs[0], logs[1], (logs[3] - logs[2]) / math.sqrt(12), int((~inside).sum()))
+
+
+def fit_rate_power(
+    x: npt.ArrayLike, rates: npt.ArrayLike, *, low: npt.ArrayLike, high: npt.ArrayLike, of: str = "the batch size"
+) -> RatePower:
+    """Fit the best learning rate by a power of batch size, epochs or steps.
+
+    Args:
+        x: batch size or budget, > 0, shape (n,).
+        rates: best learning rate of each, shape (n,).
+        low: neighbour below on the grid of learning rates; None where the best was the lowest.
+        high: neighbour above; likewise.
+        of: what x is, for the sentence.
+
+    Returns:
+        The power with its interval. Points at an edge of the grid are left out and counted.
+
+    Source:
+        Smith, Elsen & De 2020, arXiv:2006.15081: best rates for training loss and for test accuracy, fitted apart.
+    """
+    points = rate_points(x, rates, low, high)
+    n, span = len(points.x), float(2 ** np.ptp(points.x)) if len(points.x) else 1.0
+    if n < LEAST or span == 1:
+        reason = f"{n} best learning rates lie inside their grids{left_out(points.bounds)}; a power needs {LEAST}"
+        return RatePower(None, "not resolvable", reason, None, None, span, n, points.bounds)
+    slope, level, scale, stderr = weighted_line(points)
+    half = t_quantile(n - 2) * stderr * scale
+    exponent = Coefficient(slope, stderr * scale, (slope - half, slope + half), n, METHOD)
+    law, word = named_law((slope - half, slope + half))
+    turn = [span**e for e in (slope, slope - half, slope + half)]
+    fold = Coefficient(turn[0], None, (turn[1], turn[2]), n, METHOD)
+    reason = f"the best lr goes as {of} to the power {exponent}, {word}{left_out(points.bounds)}"
+    return RatePower(exponent, law, reason, 2**level, fold, span, n, points.bounds)
+
+
+def weighted_line(points: RatePoints) -> tuple[float, float, float, float]:
+    """Fit a line.
+
+    Args:
+        points: at least three.
+
+    Returns:
+        Slope, intercept, the factor >= 1 by which points scatter more than their errors say, and the standard error of the
+        slope from the errors alone.
+    """
+    weights = points.stdev**-2.0
+    middle = float(weights @ points.x / weights.sum())
+    away = points.x - middle
+    spread = float(weights @ away**2)
+    slope = float(weights @ (away * points.y)) / spread
+    level = float(weights @ points.y / weights.sum()) - slope * middle
+    misfit = float(weights @ (points.y - level - slope * points.x) ** 2)
+    scale = math.sqrt(max(1.0, misfit / (len(points.x) - 2)))
+    return slope, level, scale, 1 / math.sqrt(spread)
+
+
+def named_law(interval: tuple[float, float]) -> tuple[Law, str]:
+    """Say which of the named powers an interval allows."""
+    low, high = interval
+    allowed = [name for name, power in NAMED.items() if low <= power <= high]
+    if not allowed:
+        return "neither", "neither constant nor square root nor linear"
+    if len(allowed) > 1:
+        return "not resolvable", f"which allows {' and '.join(allowed)}"
+    return allowed[0], {"linear": "linear", "square root": "a square root", "constant": "constant"}[allowed[0]]
+
+
+def left_out(bounds: int) -> str:
+    """Say how many points only bound the best learning rate."""
+    return f" ({bounds} at the edge of their grid left out)" if bounds else ""
+
+
+def fit_rate_regimes(
+    batch_sizes: npt.ArrayLike, rates: npt.ArrayLike, *, low: npt.ArrayLike, high: npt.ArrayLike
+) -> RateRegimes:
+    """Fit the best learning rate by a power of the batch size that ends in a plateau.
+
+    The exponent and the batch where the plateau begins are searched together; each interval is that of the profile over
+    the other. A plateau is said to be there where a power alone is worse by more than Student's t allows.
+
+    Args:
+        batch_sizes: B, shape (n,).
+        rates: best learning rate of each, lr or lr / (1 - m), shape (n,).
+        low: neighbour below on the grid of learning rates; None where the best was the lowest.
+        high: neighbour above; likewise.
+
+    Returns:
+        Exponent and transition with intervals.
+
+    Source:
+        Smith, Elsen & De 2020, arXiv:2006.15081: proportional to B while noise dominates, constant where curvature does.
+    """
+    points = rate_points(batch_sizes, rates, low, high)
+    alone = fit_rate_power(batch_sizes, rates, low=low, high=high)
+    n = len(points.x)
+    if n <= LEAST or alone.exponent is None:
+        reason = f"{alone.reason}; a plateau beside it needs {LEAST + 1}"
+        return RateRegimes("not resolvable", reason, None, None, alone.exponent, alone.law, n, alone.bounds)
+    knots = np.linspace(points.x[1], points.x[-1], KNOTS)
+    misfit = ramp_misfit(points, knots)
+    best = float(misfit.min())
+    room = t_quantile(n - 3) ** 2 * max(1.0, best / (n - 3))
+    if misfit[:, -1].min() <= best + room:  # the last knot is the largest batch: no plateau
+        reason = f"{alone.reason}; no plateau stands out up to batch {2 ** points.x[-1]:,.0f}"
+        return RateRegimes("no transition", reason, None, None, alone.exponent, alone.law, n, alone.bounds)
+    return with_plateau(points, knots, misfit, misfit <= best + room)
+
+
+def with_plateau(points: RatePoints, knots: Floats, misfit: Floats, near: npt.NDArray[np.bool_]) -> RateRegimes:
+    """Describe the best power with a plateau, and those that are nearly as good."""
+    n = len(points.x)
+    i, j = np.unravel_index(int(misfit.argmin()), misfit.shape)
+    power, knot = float(EXPONENTS[i]), float(knots[j])
+    slopes, ends = EXPONENTS[near.any(axis=1)], 2 ** knots[near.any(axis=0)]
+    within = (float(slopes.min()), float(slopes.max()))
+    exponent = Coefficient(power, None, within, n, METHOD)
+    size = Coefficient(2**knot, None, (float(ends.min()), float(ends.max())), n, METHOD)
+    law, word = named_law(within)
+    weights = points.stdev**-2.0
+    level = float(weights @ (points.y - power * np.minimum(points.x, knot)) / weights.sum())
+    plateau = 2 ** (level + power * knot)
+    reason = (
+        f"the best lr goes as the batch size to the power {exponent}, {word}, up to batch {2**knot:,.0f} "
+        f"(95 % {ends.min():,.0f} to {ends.max():,.0f}), and stays at {plateau:.3g}{left_out(points.bounds)}"
+    )
+    return RateRegimes("transition", reason, size, plateau, exponent, law, n, points.bounds)
+
+
+def ramp_misfit(points: RatePoints, knots: Floats) -> Floats:
+    """Return the weighted squares that level + exponent min(x, knot) misses by, shape (exponents, knots)."""
+    weights = points.stdev**-2.0
+    ramp = np.minimum(points.x, knots[:, None])
+    rest = points.y - EXPONENTS[:, None, None] * ramp
+    level = rest @ weights / weights.sum()
+    return np.asarray((rest - level[..., None]) ** 2 @ weights)
