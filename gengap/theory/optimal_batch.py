@@ -229,7 +229,9 @@ def smooth_top(table: SeedTable, best: int, rows: Floats) -> Coefficient | None:
 
 def lopsidedness(table: SeedTable, best: int, near: slice, top: float) -> float:
     """Return how far the top moves for a narrower parabola, where the wide one misses the means beyond the noise; else 0."""
-    part, narrow = table.part(np.arange(len(table.sizes))[near]), slice(best - 1, best + 2)
+    inside = np.zeros(len(table.sizes), dtype=np.bool_)
+    inside[near] = True
+    part, narrow = table.part(inside), slice(best - 1, best + 2)
     x, (variance, degrees) = np.log2(part.sizes), table.scatter()
     left = len(x) - 3
     if not left or not degrees or not variance:

@@ -10,7 +10,8 @@ from known_sweep import Truth, doubling, fill, known_document, record, sweep, tw
 
 from gengap.core.errors import BadInput
 from gengap.fitting.cells import cells_of, winner
-from gengap.fitting.document import chosen_target, describe_runs, sweep_document
+from gengap.fitting.choices import chosen_target
+from gengap.fitting.document import describe_runs, sweep_document
 from gengap.fitting.table import RunRecord, run_records
 from gengap.fitting.target import Target
 from gengap.store.store import Store
