@@ -114,6 +114,16 @@ Threads = Annotated[
 Evaluations = Annotated[
     int, typer.Option(help="Measurements of loss and accuracy while training.", min=1, rich_help_panel=RUNNING)
 ]
+NoiseScale = Annotated[
+    bool,
+    typer.Option(
+        "--noise-scale", help="Read the gradient noise scale while training; same weights.", rich_help_panel=RUNNING
+    ),
+]
+NoiseOverhead = Annotated[
+    float,
+    typer.Option(help="Share of the time that --noise-scale may take; 1: read every update.", rich_help_panel=RUNNING),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the results in --out.", rich_help_panel=RUNNING)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the runs and the estimated time, and stop.", rich_help_panel=RUNNING)
@@ -172,15 +182,34 @@ def settings(given: list[str]) -> dict[str, Any]:
     """
     import json
 
+    found: dict[str, Any] = {}
+    for field, text in assignments(given, "--set").items():
+        try:
+            found[field] = json.loads(text)
+        except json.JSONDecodeError:
+            found[field] = text
+    return found
+
+
+def assignments(given: list[str], name: str) -> dict[str, str]:
+    """Read FIELD=VALUE.
+
+    Args:
+        given: such texts.
+        name: of the option.
+
+    Returns:
+        Values by field, as text.
+
+    Raises:
+        BadInput: one has no equals sign.
+    """
     found = {}
     for one in given:
         field, equals, text = one.partition("=")
         if not equals or not field.strip():
-            raise BadInput(f"--set {one!r} sets nothing; write FIELD=VALUE, for example --set ghost_batch=128")
-        try:
-            found[field.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            found[field.strip()] = text.strip()
+            raise BadInput(f"{name} {one!r} sets nothing; write FIELD=VALUE, for example {name} ghost_batch=128")
+        found[field.strip()] = text.strip()
     return found
 
 

@@ -60,6 +60,8 @@ def train(
             rich_help_panel=o.RUNNING,
         ),
     ] = None,
+    noise_scale: o.NoiseScale = False,
+    noise_overhead: o.NoiseOverhead = 0.03,
     device: o.Device = "cpu",
     threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.", rich_help_panel=o.RUNNING)] = Path("results/train"),
@@ -124,6 +126,7 @@ def train(
             show_plan(made, whole, device, evaluations, json=json)
         return
     how: dict[str, Any] = {"device": device, "evaluations": evaluations, "checkpoint": checkpoint, "ranks": ranks}
+    how |= {"noise_scale": noise_scale, "noise_overhead": noise_overhead}
     if snapshots:
         how["probe"] = Probe(SnapshotFolder(out / "snapshots"), count=snapshots)
     with Reporter(quiet or ranks.rank > 0) as reporter:
@@ -155,6 +158,8 @@ def keep(run: Any, out: Path, *, json: bool) -> None:
         print_json(run.to_dict())
     else:
         print(run)
+        for reading in run.noise_scale[-1:]:
+            print(reading)
     say(f"run: {out}")
     if run.outcome.kind != "finished":
         raise typer.Exit(DONE_WITH_FAILURES)
