@@ -11,6 +11,7 @@ from gengap.cli.doctor import doctor
 from gengap.cli.measure import measure
 from gengap.cli.output import INTERRUPTED
 from gengap.cli.report import report
+from gengap.cli.sweep import sweep
 from gengap.cli.train import train
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def options(
 app.command()(compare)
 app.command()(train)
 app.command()(measure)
+app.command()(sweep)
 app.command()(doctor)
 app.command()(reproduce)
 app.command()(report)

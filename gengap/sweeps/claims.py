@@ -11,35 +11,30 @@ POLL_SECONDS = 0.5
 
 
 def share_out(
-    names: Sequence[str],
-    store: Store,
-    work: Callable[[list[str]], None],
-    *,
-    listen: Listener,
-    together: int = 1,
+    parts: Sequence[Sequence[str]], store: Store, work: Callable[[list[str]], None], *, listen: Listener
 ) -> None:
     """Do every job that no other process is doing; wait for the others and make sure that theirs were done.
 
     Args:
-        names: of the jobs, such as keys of runs.
+        parts: names of the jobs, such as keys of runs; those of one part are claimed at once and done in one call.
         store: where they are claimed.
         work: does the jobs that it is given; those that are done already it passes over.
         listen: told that others are at work.
-        together: jobs that are claimed at once, and done in one call of `work`.
     """
-    waiting, told = list(names), False
+    waiting, told = [list(part) for part in parts], False
     while waiting:
         busy = []
-        for start in range(0, len(waiting), together):
-            part = waiting[start : start + together]
+        for part in waiting:
             with claimed(store, part) as granted:
                 if granted:
                     work(granted)
-            busy += [name for name in part if name not in set(granted)]
+            if left := [name for name in part if name not in granted]:
+                busy.append(left)
+        count = sum(map(len, busy))
         if busy and not told:
-            listen(Message(f"{len(busy)} of the runs are being made by another process; waiting for them"))
+            listen(Message(f"{count} of the runs are being made by another process; waiting for them"))
             told = True
-        if len(busy) == len(waiting):
+        if count == sum(map(len, waiting)):
             time.sleep(POLL_SECONDS)
         waiting = busy
 

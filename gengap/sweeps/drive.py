@@ -1,7 +1,8 @@
 """Make the runs of a sweep by an engine, keep them in a store, and let grids of learning rates grow until the best is inside."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,17 @@ class Way:
     groups: Callable[[Problem, Sequence[Task]], list[Group]] = one_by_one
     together: int = 1
     why: str = ""
+
+
+def together(parts: Sequence[list[str]], least: int) -> list[list[str]]:
+    """Join neighbouring parts until each has at least so many members, the last one perhaps fewer."""
+    joined: list[list[str]] = []
+    for part in parts:
+        if joined and len(joined[-1]) < least:
+            joined[-1] = joined[-1] + part
+        else:
+            joined.append(part)
+    return joined
 
 
 Chooser = Callable[[Problem, Sequence[Task]], Way]
@@ -99,6 +111,11 @@ def run_sweep(
     return Driver(plan, store, choose, device=device, data_root=data_root, listen=listen).run()
 
 
+def usable_rows(store: Store, *, weights: bool) -> dict[str, RunRow]:
+    """Give the runs of a store that need not be made again, by key."""
+    return {row.key: row for row in store.runs() if is_usable(row, store, weights=weights)}
+
+
 class Driver:
     """One process at work on a sweep; see `run_sweep`."""
 
@@ -130,8 +147,7 @@ class Driver:
             self.store.add_problem(problem.fingerprint, facts(problem))
         for note in self.plan.notes:
             self.listen(Message(note))
-        weights, there = self.plan.sweep.weights, self.store.runs()
-        self.rows = {row.key: row for row in there if is_usable(row, self.store, weights=weights)}
+        self.rows = usable_rows(self.store, weights=self.plan.sweep.weights)
         growth = dict.fromkeys((cell.name for cell in self.plan.cells), NOWHERE)
         while True:
             self._round(growth)
@@ -157,16 +173,8 @@ class Driver:
             by_problem.setdefault(self.todo[key][0].problem.fingerprint, []).append(key)
         for fingerprint, keys in by_problem.items():
             way = self._way(fingerprint, keys)
-            groups = self._groups(way, keys)
-            ordered = [task.key for _, tasks in groups for task in tasks]
-            largest = max(len(tasks) for _, tasks in groups)
-            share_out(
-                ordered,
-                self.store,
-                lambda granted, way=way: self._make(granted, way),  # type: ignore[misc]
-                listen=self.listen,
-                together=max(way.together, largest),
-            )
+            parts = together([[task.key for task in tasks] for _, tasks in self._groups(way, keys)], way.together)
+            share_out(parts, self.store, partial(self._make, way), listen=self.listen)
 
     def _way(self, fingerprint: str, keys: Sequence[str]) -> Way:
         """Choose once for each problem how its runs are made, and say so."""
@@ -178,7 +186,7 @@ class Driver:
                 self.listen(Message(way.why))
         return self.ways[fingerprint]
 
-    def _make(self, granted: Sequence[str], way: Way) -> None:
+    def _make(self, way: Way, granted: Sequence[str]) -> None:
         """Make those of the runs that no other process made meanwhile."""
         left = []
         for key in granted:
@@ -219,9 +227,9 @@ class Driver:
             {**cell.fields, "lr": self.plan.rates_of(cell, growth), **growth[cell.name]._asdict()}
             for cell in self.plan.cells
         ]
-        self.store.remember("keys", list(self.todo))
-        self.store.remember("grids", grids)
-        self.store.remember("ways", self.tally.ways)
+        self.store.remember("sweep_keys", list(self.todo))
+        self.store.remember("sweep_grids", grids)
+        self.store.remember("sweep_ways", self.tally.ways)
 
     def _said(self, before: dict[str, Growth], after: dict[str, Growth]) -> str:
         """Say which grids grow."""
@@ -237,4 +245,4 @@ class Driver:
         self._remember(growth)
         self.tally.growth = growth
         self.tally.diverged = sum(self.rows[key].outcome == "diverged" for key in self.todo if key in self.rows)
-        return replace(self.tally)
+        return self.tally

@@ -93,12 +93,12 @@ def run_study(
         done += 1
 
     by_key = {task.key: task for task in todo}
-    share_out(list(by_key), store, lambda granted: work(by_key[granted[0]]), listen=listen)
+    share_out([[key] for key in by_key], store, lambda granted: work(by_key[granted[0]]), listen=listen)
     spec = study.measures.interpolation
     if spec:
         path = partial(measure_path, spec, problem, store, device=place, listen=listen)
         chosen = {"+".join(keys): keys for keys in pairs(todo, store)[: spec.pairs]}
-        share_out(list(chosen), store, lambda granted: path(chosen[granted[0]]), listen=listen)
+        share_out([[name] for name in chosen], store, lambda granted: path(chosen[granted[0]]), listen=listen)
     return tally
 
 

@@ -199,6 +199,7 @@ def is_usable(row: RunRow, store: Store, *, weights: bool) -> bool:
 def facts(problem: Problem) -> dict[str, Any]:
     """Describe a problem for the ledger."""
     origin = problem.origin
+    held = {"validation_samples": len(problem.samples("validation"))} if "validation" in problem.splits else {}
     return {
         "name": problem.name,
         "data": origin.data or problem.name,
@@ -206,6 +207,7 @@ def facts(problem: Problem) -> dict[str, Any]:
         "loss": problem.loss.name,
         "train_samples": len(problem.samples("train")),
         "test_samples": len(problem.samples("test")),
+        **held,
         "parameters": problem.parameters,
         "has_batch_norm": problem.has_batch_norm,
     }
