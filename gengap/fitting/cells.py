@@ -2,16 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.records import Record
 from gengap.fitting.table import RunRecord
-
-Choice = Callable[[Iterable[float]], float]
 
 
 class CellKey(NamedTuple):
@@ -93,6 +91,30 @@ class Cell(Record):
 def key_of(record: RunRecord) -> CellKey:
     """Name the cell of a run."""
     return CellKey(record.batch_size, record.momentum, record.train_size, record.optimizer, record.budget)
+
+
+def parted(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Part runs that would share a cell although fields of their recipes differ: the values go behind the optimizer's name.
+
+    Args:
+        records: the runs.
+
+    Returns:
+        The runs, "sgd, weight_decay 0.0005" for some of them; they share cells where they may.
+    """
+    first: dict[CellKey, RunRecord] = {}
+    differing: dict[str, None] = {}
+    for record in records:
+        shared = first.setdefault(key_of(record), record).shared
+        differing |= {n: None for n, v in record.shared.items() if n != "problem" and n in shared and shared[n] != v}
+    if not differing:
+        return list(records)
+    found = []
+    for record in records:
+        values = [f"{name} {record.shared.get(name)}" for name in differing]
+        shared = {name: value for name, value in record.shared.items() if name not in differing}
+        found.append(replace(record, optimizer=", ".join([record.optimizer, *values]), shared=shared))
+    return found
 
 
 def cells_of(records: Sequence[RunRecord], measure: str) -> list[Cell]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from gengap.fitting.cells import cells_of
 from gengap.fitting.choices import chosen_metric, chosen_selection, chosen_target
+from gengap.fitting.fit import fit_records
 from gengap.fitting.table import RunRecord, records_of, run_records
 from gengap.fitting.target import Target
 from gengap.store.store import Store
@@ -62,6 +63,7 @@ def describe_runs(
     if wanted is not None and any(record.history for record in records):
         records = run_records(records, target=wanted)
     cells = cells_of(records, measure)
+    fits = fit_records(records, cells, metric=metric, selection=(selection, note), target=wanted)
     return {
         "selection": selection,
         "selection_note": note,
@@ -69,7 +71,7 @@ def describe_runs(
         "target": None if wanted is None else wanted.to_dict(),
         "runs": [record.to_dict() for record in records],
         "cells": [cell.to_dict() for cell in cells],
-        "fits": {},
+        "fits": fits.to_dict(),
     }
 
 
