@@ -1,7 +1,7 @@
 """Which runs of a sweep have come out and which are still to come, whoever makes them."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +40,13 @@ class Errand:
         tasks = tuple(self.left.values())
         shares = [tasks] if self.pack.form == "fleet" else [(task,) for task in tasks]
         return [Errand(replace(self.pack, tasks=share), lost=self.lost + 1) for share in shares]
+
+    def parts(self, owner: Mapping[str, str]) -> "dict[str | None, Errand]":
+        """Part what is left by who makes each run already; None: nobody."""
+        found: dict[str | None, list[Task]] = {}
+        for key, task in self.left.items():
+            found.setdefault(owner.get(key), []).append(task)
+        return {name: Errand(replace(self.pack, tasks=tuple(tasks))) for name, tasks in found.items()}
 
 
 class Books:

@@ -2,10 +2,12 @@
 
 import inspect
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gengap.core.errors import BadInput
-from gengap.sweeps.work import Engine
+
+if TYPE_CHECKING:  # `gengap --help` names engines and loads no torch
+    from gengap.sweeps.work import Engine
 
 ENGINES = {
     "in-process": "in_process:InProcess",
@@ -15,7 +17,7 @@ ENGINES = {
 }
 
 
-def make_engine(name: str, *, workers: int | None = None, **options: Any) -> Engine:
+def make_engine(name: str, *, workers: int | None = None, **options: Any) -> "Engine":
     """Make an engine by its name.
 
     Args:

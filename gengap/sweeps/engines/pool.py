@@ -144,9 +144,11 @@ class Pool:
         parcels = parcels_of(packs, pickle.dumps)
         books = Books(packs, keep, listen, retries=self.retries)
         self._most = self.workers
+        for worker in self._crew:
+            worker.holds.clear()  # a problem may have been mended since the last call
         try:
             with stop_on_interrupt() as stop:
-                while books.open and not stop.made:
+                while (books.open or books.at_work) and not stop.made:
                     self._give_out(books, parcels)
                     self._listen(books)
                 if books.open:
@@ -154,7 +156,7 @@ class Pool:
         except BaseException:
             self.close()
             raise
-        if books.open or not self._stay:
+        if stop.made or not self._stay:
             self.close()
         if books.open:
             raise books.interrupted()

@@ -88,7 +88,7 @@ class RayCluster:
             refs = {name: ray.put(parcels.pop(name)) for name in list(parcels)}
             streams: dict[ObjectRefGenerator, Errand] = {}
             try:
-                while books.open and not stop.made:
+                while (books.open or streams) and not stop.made:
                     self._send_out(books, streams, refs)
                     take_in(books, streams, POLL_SECONDS)
                 while stop.made and take_in(books, streams, 0):
