@@ -8,6 +8,7 @@ from gengap import __version__
 from gengap.cli import data, listing
 from gengap.cli.compare import compare, reproduce
 from gengap.cli.doctor import doctor
+from gengap.cli.fit import fit
 from gengap.cli.measure import measure
 from gengap.cli.output import INTERRUPTED
 from gengap.cli.report import report
@@ -42,6 +43,7 @@ app.command()(compare)
 app.command()(train)
 app.command()(measure)
 app.command()(sweep)
+app.command()(fit)
 app.command()(doctor)
 app.command()(reproduce)
 app.command()(report)

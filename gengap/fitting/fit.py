@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gengap.core.estimate import finite
@@ -11,7 +12,7 @@ from gengap.fitting.cells import Cell, cells_of, parted
 from gengap.fitting.choices import chosen_metric, chosen_selection, chosen_target
 from gengap.fitting.groups import GroupFit, MomentumFit, choose, fit_group, fit_momenta
 from gengap.fitting.series import BestBatchSeries, BudgetFit, best_batches, budget_fits
-from gengap.fitting.table import RunRecord, Runs, run_records
+from gengap.fitting.table import RunRecord, Runs, read_document, run_records
 from gengap.fitting.target import Target
 from gengap.theory.critical_batch import Bounded
 from gengap.theory.least_squares import Coefficient
@@ -98,7 +99,7 @@ def fit(
     reason.
 
     Args:
-        runs: a store or its folder, a sweep's JSON document, or lines of its table.
+        runs: a store or its folder, a sweep's JSON document or its file, or lines of its table.
         target: of the critical batch size, such as "test_accuracy=95"; None: what all but the worst fifth of the batch
             sizes reach, named in the result.
         metric: "test_accuracy" or "test_loss"; None: the accuracy where runs have one.
@@ -112,6 +113,8 @@ def fit(
         Smith & Le 2018, arXiv:1710.06451; Smith, Elsen & De 2020, arXiv:2006.15081; McCandlish et al. 2018,
         arXiv:1812.06162; Shallue et al. 2019, arXiv:1811.03600.
     """
+    if isinstance(runs, str | Path) and Path(runs).is_file():
+        runs = read_document(Path(runs))
     records = parted(run_records(runs))
     metric = chosen_metric(records, metric)
     selection, note = chosen_selection(records, metric, selection)

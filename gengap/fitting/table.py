@@ -1,5 +1,6 @@
 """From a ledger to a table: one plain record for each run, with what is read off its history."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def run_records(runs: Runs, *, target: Target | None = None) -> list[RunRecord]:
     """Make the table of a sweep's runs.
 
     Args:
-        runs: an open store, a folder that holds one, a sweep's JSON document, or lines of such a table.
+        runs: an open store, a folder that holds one, a sweep's JSON document or its file, or lines of such a table.
         target: of steps_to_target and samples_to_target; None: they stay as they are.
 
     Returns:
@@ -114,9 +115,8 @@ def run_records(runs: Runs, *, target: Target | None = None) -> list[RunRecord]:
             that have no history.
     """
     if isinstance(runs, str | Path):
-        with Store(runs, create=False) as store:
-            found = stored_records(store)
-    elif isinstance(runs, Store):
+        return run_records(read_document(Path(runs)) if Path(runs).is_file() else of_folder(Path(runs)), target=target)
+    if isinstance(runs, Store):
         found = stored_records(runs)
     elif isinstance(runs, Mapping):
         if "runs" not in runs:
@@ -125,6 +125,35 @@ def run_records(runs: Runs, *, target: Target | None = None) -> list[RunRecord]:
     else:
         found = [line if isinstance(line, RunRecord) else as_record(line) for line in runs]
     return found if target is None else reaching(found, target)
+
+
+def of_folder(folder: Path) -> list[RunRecord]:
+    """Make the table of the store in a folder."""
+    with Store(folder, create=False) as store:
+        return stored_records(store)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a sweep's JSON document.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The document.
+
+    Raises:
+        BadInput: it is not JSON, or no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(
+            f"{path} is not a JSON document: {error}; name a folder of runs, or a sweep's document"
+        ) from error
+    if not isinstance(document, dict):
+        raise BadInput(f"{path} holds no JSON object; name a folder of runs, or a sweep's document")
+    return document
 
 
 def stored_records(store: Store) -> list[RunRecord]:

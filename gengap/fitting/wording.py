@@ -19,8 +19,20 @@ def answers(fits: Fits) -> list[str]:
 
 def unresolved(fits: Fits) -> list[str]:
     """Say what could not be concluded, and why."""
-    notes = [fits.selection_note] if fits.selection_note else []
+    notes = [note for note in (edges(fits), fits.selection_note) if note]
     return [sentence for decided, sentence in everything(fits) if not decided] + notes
+
+
+def edges(fits: Fits) -> str:
+    """Say that a grid of learning rates may have cut off the best ones."""
+    cut = [cell for cell in fits.cells if cell.best_lr is not None and cell.at_edge]
+    if not cut:
+        return ""
+    sizes = ", ".join(f"{size:,}" for size in sorted({cell.batch_size for cell in cut}))
+    return (
+        f"Grids: {len(cut)} of {len(fits.cells)} best learning rates are at the edge of their grid (batch {sizes}): a better "
+        "one may lie outside, and a fall of accuracy there may be the grid's; let the grid go further."
+    )
 
 
 def everything(fits: Fits) -> Said:

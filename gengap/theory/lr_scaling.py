@@ -145,7 +145,7 @@ def fit_rate_power(
     points = rate_points(x, rates, low, high)
     n, span = len(points.x), float(2 ** np.ptp(points.x)) if len(points.x) else 1.0
     if n < LEAST or span == 1:
-        reason = f"{n} best learning rates lie inside their grids{left_out(points.bounds)}; a power needs {LEAST}"
+        reason = f"a power needs {LEAST} best learning rates inside their grids, got {n}{left_out(points.bounds)}"
         return RatePower(None, "not resolvable", reason, None, None, span, n, points.bounds)
     slope, level, scale, stderr = weighted_line(points)
     half = t_quantile(n - 2) * stderr * scale

@@ -106,7 +106,7 @@ def find_transition(
         table = SeedTable(table.sizes, -table.values, table.paired)
     sign = 1.0 if higher_is_better else -1.0
     if len(table.sizes) < LEAST:
-        reason = f"{len(table.sizes)} batch sizes cannot show a plateau and a fall; run at least {LEAST}"
+        reason = f"a plateau and a fall need at least {LEAST} batch sizes, got {len(table.sizes)}"
         return without_bend("not resolvable", reason, table, sign)
     kept, note = without_rise(table)
     if not falls(kept):
