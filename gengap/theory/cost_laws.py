@@ -32,6 +32,7 @@ class CostLaw:
         high: largest theta; that of theta[0] counts from the largest ln B.
         parts: points of a grid in each direction.
         parameters: the law's own numbers from one theta.
+        kinks: the curve has corners; then the likelihood has several summits.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CostLaw:
     high: tuple[float, ...]
     parts: tuple[int, ...]
     parameters: Callable[[Floats], dict[str, float]]
+    kinks: bool = False
 
     @property
     def coefficients(self) -> int:
@@ -121,11 +123,14 @@ def fit_law(law: CostLaw, means: Means) -> LawFit:
         The maximum of the likelihood, from a grid over all theta followed by a search.
     """
     variance = means.variance + ROUNDING**2
-    scatter = 0.0
-    theta = best_of(law, means, 1 / variance, grid(*law.box(means.x), law.parts))
+    everywhere = grid(*law.box(means.x), law.parts)
+    theta, scatter = everywhere[0], float(means.y.var())
     for _ in range(PASSES):
         weights = 1 / (variance + scatter)
-        theta = search(law, means, weights, theta)
+        starts = np.stack([theta, best_of(law, means, weights, everywhere)])
+        if not law.kinks:
+            starts = best_of(law, means, weights, starts)[None]
+        theta = best_of(law, means, weights, np.stack([search(law, means, weights, start) for start in starts]))
         level, residuals = level_and_residuals(law, means, weights, theta)
         before, scatter = scatter, max(0.0, float(weights**2 @ (residuals**2 - variance) / (weights @ weights)))
         if abs(scatter - before) <= 1e-5 * (scatter + ROUNDING**2):
@@ -307,13 +312,14 @@ THREE_REGIMES = CostLaw(
     rise=broken,
     doubling=broken_doubling,
     floor=lambda thetas: thetas[:, 1] * (thetas[:, 2] - 1) - thetas[:, 0],
-    low=(-WIDE / 2, 0.0, 0.1),
-    high=(WIDE / 2, WIDE, 0.9),
-    parts=(40, 20, 9),
+    low=(-math.log(10), 0.0, 0.1),
+    high=(math.log(10), WIDE, 0.9),
+    parts=(40, 30, 9),
     parameters=lambda theta: {
         "perfect_until": math.exp(theta[0]),
         "stagnation_from": math.exp(theta[0] + theta[1]),
         "exponent": float(theta[2]),
     },
+    kinks=True,
 )
 LAWS = (MCCANDLISH, PERFECT, POWER, THREE_REGIMES)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gengap.core.errors import BadInput
 from gengap.core.estimate import t_quantile
 from gengap.core.records import Record
+from gengap.theory.cost_points import rounded
 from gengap.theory.least_squares import Coefficient, Floats
 
 METHOD = "least squares of relative errors, Student t, 95 %"
@@ -56,7 +57,9 @@ class StepTime(Record):
     def __str__(self) -> str:
         if not self.sample_seconds.value:
             return f"{self.latency.value:.3g} s a step at any size (n={self.n})"
-        return f"{self.latency.value:.3g} s a step + 1 s for {self.throughput:,.4g} samples on a device (n={self.n})"
+        return (
+            f"{self.latency.value:.3g} s a step + 1 s for {rounded(self.throughput)} samples on a device (n={self.n})"
+        )
 
     @property
     def throughput(self) -> float:

@@ -70,6 +70,22 @@ def test_another_search_finds_no_better_likelihood(law):
     assert fit.scatter == pytest.approx(abs(other.x[1]), abs=2e-3)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_kinks_hide_no_better_place(seed):
+    """Three pieces through points of another law: the best of 12 searches from random starts."""
+    means = made(MCCANDLISH, TRUE[MCCANDLISH], noise=0.1, seed=seed)
+    means, rng = Means(means.x, means.y, np.geomspace(1e-4, 0.02, len(X))), np.random.default_rng(seed)
+
+    def deviance(numbers):
+        theta, total = np.clip(numbers[2:], *THREE_REGIMES.box(X)), means.variance + numbers[1] ** 2
+        rise = THREE_REGIMES.rise(X, theta[None])[0]
+        return np.sum(np.log(total) + (means.y - numbers[0] - rise) ** 2 / total)
+
+    starts = [np.r_[means.y.min(), 0.1, rng.uniform((2, 0, 0.1), (9, 5, 0.9))] for _ in range(12)]
+    best = min(minimize(deviance, start, method="Nelder-Mead", options={"maxiter": 1500}).fun for start in starts)
+    assert fit_law(THREE_REGIMES, means).deviance < best + 2e-3
+
+
 def test_weights_where_the_seeds_explain_the_scatter():
     """Residuals far below the seeds' spread leave no scatter: plain weighted least squares."""
     means = made(MCCANDLISH, TRUE[MCCANDLISH], noise=0.02)

@@ -16,8 +16,8 @@ LATENCY, RATE, TALK = 0.004, 20_000.0, 0.002
 B_CRIT, E_MIN = 1000.0, 1e6
 
 
-def cost(noise=0.0, seed=0, count=2):
-    batch = np.repeat(SIZES, count)
+def cost(noise=0.0, seed=0, sizes=SIZES):
+    batch = np.repeat(sizes, 2)
     wobble = noise * np.random.default_rng(seed).normal(size=len(batch))
     return fit_critical_batch(batch, E_MIN * (1 + batch / B_CRIT) * np.exp(wobble))
 
@@ -112,7 +112,7 @@ def test_intervals_cover_time_and_cost_in_95_of_100():
     hits, alone = 0, 0
     truth = true_seconds(512, 8)
     for seed in range(200):
-        found = plan_training(cost(0.05, seed, count=1), step(0.05, 1000 + seed), devices=[8], batch_sizes=[512])
+        found = plan_training(cost(0.02, seed, SIZES[::3]), step(0.15, 1000 + seed), devices=[8], batch_sizes=[512])
         (way,) = found.ways
         assert way.device_hours_interval == pytest.approx([8 / 3600 * end for end in way.seconds_interval])
         hits += way.seconds_interval[0] <= truth <= way.seconds_interval[1]
