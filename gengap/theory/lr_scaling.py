@@ -253,7 +253,9 @@ def with_plateau(points: RatePoints, knots: Floats, misfit: Floats, near: npt.ND
 def ramp_misfit(points: RatePoints, knots: Floats) -> Floats:
     """Return the weighted squares that level + exponent min(x, knot) misses by, shape (exponents, knots)."""
     weights = points.stdev**-2.0
+    shares = weights / weights.sum()
     ramp = np.minimum(points.x, knots[:, None])
-    rest = points.y - EXPONENTS[:, None, None] * ramp
-    level = rest @ weights / weights.sum()
-    return np.asarray((rest - level[..., None]) ** 2 @ weights)
+    ramp -= (ramp @ shares)[:, None]
+    y = points.y - shares @ points.y
+    square, cross, power = ramp**2 @ weights, ramp @ (weights * y), EXPONENTS[:, None]
+    return np.asarray(np.maximum(0.0, power**2 * square - 2 * power * cross + weights @ y**2))
