@@ -128,7 +128,7 @@ class TwoMinima(Record):
         if not self.left.centre < self.right.centre:
             raise BadInput(f"left.centre is {self.left.centre!r} and right.centre {self.right.centre!r}; swap the two")
         for own, other in ((self.left, self.right), (self.right, self.left)):
-            if not other.value(np.float64(own.centre)) > own.depth:
+            if not at(other, own.centre) > own.depth:
                 raise BadInput(
                     f"the minimum at {own.centre!r} lies above the other parabola, so it is none; lower its depth"
                 )
@@ -142,11 +142,11 @@ class TwoMinima(Record):
     def crossing(self) -> tuple[float, float]:
         """Where the parabolas cross between their minima, and the loss there, before rounding."""
         between = brentq(
-            lambda w: float(self.left.value(np.float64(w)) - self.right.value(np.float64(w))),
+            lambda w: at(self.left, w) - at(self.right, w),
             self.left.centre,
             self.right.centre,
         )
-        return float(between), float(self.left.value(np.float64(between)))
+        return float(between), at(self.left, float(between))
 
     def value(self, w: Floats) -> Floats:
         """Return the loss."""
@@ -185,7 +185,7 @@ def gibbs_mean(potential: Potential, temperature: float, of: Callable[[float], f
     base = float(potential.value(np.linspace(low, high, 2001)).min())
 
     def weight(w: float) -> float:
-        return math.exp(-(float(potential.value(np.float64(w))) - base) / temperature)
+        return math.exp(-(at(potential, w) - base) / temperature)
 
     places = np.linspace(low, high, 33)[1:-1].tolist()
     top, bottom = (
@@ -199,11 +199,16 @@ def wide(potential: Potential, temperature: float) -> tuple[float, float]:
     low, high = potential.span
     floor = float(potential.value(np.linspace(low, high, 501)).min()) + 40 * temperature
     step = (high - low) / 4
-    while potential.value(np.float64(low)) < floor:
+    while at(potential, low) < floor:
         low -= step
-    while potential.value(np.float64(high)) < floor:
+    while at(potential, high) < floor:
         high += step
     return low, high
+
+
+def at(potential: Potential, w: float) -> float:
+    """Return the loss at one place."""
+    return float(potential.value(np.array(w)))
 
 
 def positive(**numbers: float) -> None:
