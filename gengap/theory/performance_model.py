@@ -123,7 +123,7 @@ class Way(Record):
             known = f" (95 % {rounded(self.seconds_interval[0])} to {rounded(self.seconds_interval[1])})"
         doubt = f"; extrapolated: {', '.join(self.extrapolated)}" if self.extrapolated else ""
         return (
-            f"{self.devices} devices, batch {rounded(self.batch_size)}: {rounded(self.steps)} steps, "
+            f"{self.devices} device{'s' if self.devices > 1 else ''}, batch {rounded(self.batch_size)}: {rounded(self.steps)} steps, "
             f"{rounded(self.seconds)} s{known}, {self.device_hours:.3g} device-hours{doubt}"
         )
 
