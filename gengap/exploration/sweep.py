@@ -168,7 +168,7 @@ def explore(
     find_device(means.device)
     cells = make_plan(plan, problems)
     check_same(cells.sweep, out)
-    with Store(out) as store, choosing(means, store) as choose:
+    with Store(out) as store, choosing(means, store, evaluations=plan.evaluations) as choose:
         write_text(out / SWEEP, cells.sweep.to_toml())
         store.remember("sweep_command", command)
         store.remember("sweep_notes", list(cells.notes))

@@ -1,6 +1,6 @@
 """Make the runs of a sweep by an engine, keep them in a store, and let grids of learning rates grow until the best is inside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,13 @@ class Way:
         engine: makes them.
         groups: parts the runs of a problem into packs, each one after the other or as one program.
         together: runs that are claimed and handed to the engine at once: what another process cannot take meanwhile.
-        why: a sentence about the choice, or "".
+        chosen: where the way was picked by timing: what, with "why", a sentence.
     """
 
     engine: Engine
     groups: Callable[[Problem, Sequence[Task]], list[Group]] = one_by_one
     together: int = 1
-    why: str = ""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def together(parts: Sequence[list[str]], least: int) -> list[list[str]]:
@@ -68,7 +68,7 @@ class SweepTally:
         diverged: runs of the sweep that diverged.
         failures: sentences about runs that failed.
         growth: by how much the grid of each cell grew, by the cell's name.
-        ways: how the runs were made and why, a sentence for each problem.
+        ways: how the runs of each problem were made and why, where that was picked by timing.
     """
 
     trained: int = 0
@@ -76,7 +76,7 @@ class SweepTally:
     diverged: int = 0
     failures: list[str] = field(default_factory=list)
     growth: dict[str, Growth] = field(default_factory=dict)
-    ways: list[str] = field(default_factory=list)
+    ways: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_sweep(
@@ -181,9 +181,9 @@ class Driver:
         if fingerprint not in self.ways:
             cell, _ = self.todo[keys[0]]
             self.ways[fingerprint] = way = self.choose(cell.problem, [self.todo[key][1] for key in keys])
-            if way.why and way.why not in self.tally.ways:
-                self.tally.ways.append(way.why)
-                self.listen(Message(way.why))
+            if way.chosen:
+                self.tally.ways.append({"problem": fingerprint, **way.chosen})
+                self.listen(Message(str(way.chosen["why"])))
         return self.ways[fingerprint]
 
     def _make(self, way: Way, granted: Sequence[str]) -> None:

@@ -59,8 +59,9 @@ def wanted(records: Sequence[RunRecord], measure: str) -> Growth:
     found, rates = winner(records, measure), {record.lr for record in records}
     if len(rates) < 2:
         return NOWHERE
-    if found.best_lr is None:  # everything diverged: smaller rates may not
-        return Growth(below=1) if any(record.outcome == "diverged" for record in records) else NOWHERE
+    if found.best_lr is None:  # where everything diverged smaller rates may not; what failed says nothing
+        outcomes = {record.outcome for record in records}
+        return Growth(below=1) if "diverged" in outcomes and "failed" not in outcomes else NOWHERE
     return Growth(below=int(found.lr_low is None), above=int(found.lr_high is None))
 
 

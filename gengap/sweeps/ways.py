@@ -13,6 +13,7 @@ from gengap.store.store import Store
 from gengap.sweeps.drive import Chooser, Group, Way, one_by_one
 from gengap.sweeps.engines.build import make_engine
 from gengap.sweeps.plan import Task
+from gengap.sweeps.planner import choose, groups_of
 from gengap.sweeps.work import Engine
 from gengap.training.fleet import fleet_key
 
@@ -85,29 +86,42 @@ class Engines:
 
 
 @contextmanager
-def choosing(means: Means, store: Store) -> Iterator[Chooser]:
+def choosing(means: Means, store: Store, *, evaluations: int = 20) -> Iterator[Chooser]:
     """Give what chooses how the runs of a problem are made.
 
     Args:
         means: what the user asked for.
         store: of the sweep.
+        evaluations: of loss and accuracy in each run.
 
     Yields:
         The chooser.
     """
     with Engines(means, store) as engines:
-        yield partial(chosen, means, engines)
+        yield partial(chosen, means, engines, evaluations=evaluations)
 
 
-def chosen(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Task]) -> Way:
+def chosen(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Task], *, evaluations: int) -> Way:
     """Say how the runs of one problem are made."""
-    name = means.engine
-    if name == "solo":
-        return Way(engines.get("in-process"))
-    if name == "fleet":
-        return Way(engines.get("in-process"), partial(fleets, device=means.device))
-    groups = in_jobs if name == "slurm" else one_by_one
-    return Way(engines.get(name, means.workers), groups, together=AT_ONCE)
+    match means.engine:
+        case "auto":
+            return picked(means, engines, problem, tasks, evaluations=evaluations)
+        case "solo":
+            return Way(engines.get("in-process"))
+        case "fleet":
+            return Way(engines.get("in-process"), partial(fleets, device=means.device))
+        case name:
+            groups = in_jobs if name == "slurm" else one_by_one
+            return Way(engines.get(name, means.workers), groups, together=AT_ONCE)
+
+
+def picked(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Task], *, evaluations: int) -> Way:
+    """Pick what is fastest on this machine by timing a few updates."""
+    choice = choose(problem, tasks, device=means.device, workers=means.workers, evaluations=evaluations)
+    groups = partial(groups_of, choice=choice, device=means.device)
+    if choice.workers > 1:
+        return Way(engines.get("pool", choice.workers), groups, together=AT_ONCE, chosen=choice.to_dict())
+    return Way(engines.get("in-process"), groups, chosen=choice.to_dict())
 
 
 def in_jobs(problem: Problem, tasks: Sequence[Task]) -> list[Group]:  # noqa: ARG001 - one way to group among others

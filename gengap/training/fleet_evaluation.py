@@ -1,4 +1,4 @@
-"""Loss and accuracy of all members of a fleet on both splits, each as it would be scored alone."""
+"""Loss and accuracy of all members of a fleet on every split, each as it would be scored alone."""
 
 from functools import partial
 from typing import Any
@@ -28,17 +28,17 @@ class FleetEvaluation:
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self._model = problem, problem.model(seed=0).eval()
-        losses = {which: mappable(problem.loss, held(problem, which).targets) for which in ("train", "test")}
+        losses = {which: mappable(problem.loss, held(problem, which).targets) for which in problem.splits}
         self._each = {
             which: vmap(partial(self._one, loss), in_dims=(0, 0, None, None), chunk_size=ROWS // CHUNK)
             for which, loss in losses.items()
         }
 
-    def __call__(self, stack: Stack) -> list[tuple[Score, Score]]:
-        """Give for each member the scores on the training and on the test set."""
+    def __call__(self, stack: Stack) -> list[tuple[Score, ...]]:
+        """Give for each member its scores, in the order of the problem's splits."""
         with torch.no_grad():
-            train, test = (self._split(stack, which) for which in ("train", "test"))
-        return list(zip(train, test, strict=True))
+            scores = [self._split(stack, which) for which in self._problem.splits]
+        return list(zip(*scores, strict=True))
 
     def _split(self, stack: Stack, which: str) -> list[Score]:
         """Score one split, in the chunks in which one network is scored."""

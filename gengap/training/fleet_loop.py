@@ -192,7 +192,7 @@ class Fleet:
         clock = time.perf_counter()
         rows = [k for k, member in enumerate(self.alive) if member in members]
         stack = self.stack if len(rows) == len(self.alive) else self.stack.at(self._rows(rows))
-        for member, (train, test) in zip(members, self.evaluation(stack), strict=True):
+        for member, (train, test, *third) in zip(members, self.evaluation(stack), strict=True):
             point = Point(
                 step=self.step,
                 samples=self.samples,
@@ -204,6 +204,8 @@ class Fleet:
                 train_accuracy=train.accuracy,
                 test_loss=test.loss,
                 test_accuracy=test.accuracy,
+                validation_loss=third[0].loss if third else None,
+                validation_accuracy=third[0].accuracy if third else None,
             )
             member.history.append(point)
             if self.step and not math.isfinite(train.loss):
