@@ -21,7 +21,7 @@ from gengap.sweeps.drive import run_sweep
 from gengap.sweeps.plan import spec_of
 from gengap.sweeps.problem_sizes import Problems
 from gengap.sweeps.sweep_plan import make_plan
-from gengap.sweeps.ways import Means, choosing
+from gengap.sweeps.ways import Engines, Means
 from gengap.training.solo import find_device
 
 SWEEP = "sweep.toml"
@@ -168,11 +168,11 @@ def explore(
     find_device(means.device)
     cells = make_plan(plan, problems)
     check_same(cells.sweep, out)
-    with Store(out) as store, choosing(means, store, evaluations=plan.evaluations) as choose:
+    with Engines(means, out, evaluations=plan.evaluations) as engines, Store(out) as store:
         write_text(out / SWEEP, cells.sweep.to_toml())
         store.remember("sweep_command", command)
         store.remember("sweep_notes", list(cells.notes))
-        run_sweep(cells, store, choose, device=means.device, data_root=means.data_root, listen=listen)
+        run_sweep(cells, store, engines.choosing(store), device=means.device, data_root=means.data_root, listen=listen)
         return SweepResult(document_of(store, cells.sweep), out)
 
 

@@ -1,7 +1,7 @@
 """Which engine makes the runs of a sweep, and as what: named by the user, or picked by timing them on the machine at hand."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,15 +57,21 @@ class Means:
 class Engines:
     """Makes each engine once; those that hold processes end with the block.
 
+    An engine that was named is made at once, so that what is wrong with it is found before anything is written.
+
     Args:
         means: what the user asked for.
-        store: names the files where runs keep their state while they are at work.
+        folder: of the sweep.
+        evaluations: of loss and accuracy in each run.
     """
 
-    def __init__(self, means: Means, store: Store) -> None:
-        self.means, self.store = means, store
+    def __init__(self, means: Means, folder: Path, *, evaluations: int = 20) -> None:
+        self.means, self.folder, self.evaluations = means, folder, evaluations
+        self._store: Store | None = None
         self._made: dict[str, Engine] = {}
         self._open = ExitStack()
+        if means.engine in {"pool", "ray", "slurm"}:
+            self.get(means.engine, means.workers)
 
     def __enter__(self) -> "Engines":
         return self
@@ -73,39 +79,35 @@ class Engines:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
+    def choosing(self, store: Store) -> Chooser:
+        """Give what chooses how the runs of a problem are made, which are kept in this store."""
+        self._store = store
+        return partial(chosen, self)
+
     def get(self, kind: str, workers: int | None = None) -> Engine:
         """Give the engine of this name."""
         if kind not in self._made:
-            options = {"folder": self.store.folder / "slurm"} if kind == "slurm" else {}
+            options = {"folder": self.folder / "slurm"} if kind == "slurm" else {}
             options |= self.means.options
-            made = make_engine(kind, workers=workers, checkpoint=self.store.checkpoint, **options)
+            made = make_engine(kind, workers=workers, checkpoint=self._checkpoint, **options)
             if isinstance(made, AbstractContextManager):  # keeps its processes between two calls
                 self._open.enter_context(made)
             self._made[kind] = made
         return self._made[kind]
 
-
-@contextmanager
-def choosing(means: Means, store: Store, *, evaluations: int = 20) -> Iterator[Chooser]:
-    """Give what chooses how the runs of a problem are made.
-
-    Args:
-        means: what the user asked for.
-        store: of the sweep.
-        evaluations: of loss and accuracy in each run.
-
-    Yields:
-        The chooser.
-    """
-    with Engines(means, store) as engines:
-        yield partial(chosen, means, engines, evaluations=evaluations)
+    def _checkpoint(self, key: str) -> Path:
+        """Name the file where a run keeps its state while it is at work."""
+        if self._store is None:
+            raise RuntimeError("an engine was set to work before it was said where runs are kept")
+        return self._store.checkpoint(key)
 
 
-def chosen(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Task], *, evaluations: int) -> Way:
+def chosen(engines: Engines, problem: Problem, tasks: Sequence[Task]) -> Way:
     """Say how the runs of one problem are made."""
+    means = engines.means
     match means.engine:
         case "auto":
-            return picked(means, engines, problem, tasks, evaluations=evaluations)
+            return picked(engines, problem, tasks)
         case "solo":
             return Way(engines.get("in-process"))
         case "fleet":
@@ -115,9 +117,10 @@ def chosen(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Tas
             return Way(engines.get(name, means.workers), groups, together=AT_ONCE)
 
 
-def picked(means: Means, engines: Engines, problem: Problem, tasks: Sequence[Task], *, evaluations: int) -> Way:
+def picked(engines: Engines, problem: Problem, tasks: Sequence[Task]) -> Way:
     """Pick what is fastest on this machine by timing a few updates."""
-    choice = choose(problem, tasks, device=means.device, workers=means.workers, evaluations=evaluations)
+    means = engines.means
+    choice = choose(problem, tasks, device=means.device, workers=means.workers, evaluations=engines.evaluations)
     groups = partial(groups_of, choice=choice, device=means.device)
     if choice.workers > 1:
         return Way(engines.get("pool", choice.workers), groups, together=AT_ONCE, chosen=choice.to_dict())

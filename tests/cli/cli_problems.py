@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import time
 
 import torch
@@ -65,3 +66,35 @@ def wrong_shape():
 
 def not_a_problem():
     return {"train": points(40, 0)}
+
+
+class Picky:
+    """Cross-entropy that refuses batches of 9."""
+
+    def __call__(self, outputs, targets):
+        if outputs.requires_grad and len(targets) == 9:
+            raise RuntimeError("not with 9")
+        return functional.cross_entropy(outputs, targets)
+
+
+def fails():
+    return blobs(loss=Picky())
+
+
+class Presses:
+    """Cross-entropy that presses Ctrl-C once, at the second update with a batch of 9."""
+
+    armed = False
+    updates = 0
+
+    def __call__(self, outputs, targets):
+        if outputs.requires_grad and len(targets) == 9:
+            self.updates += 1
+            if self.updates == 2 and type(self).armed:
+                type(self).armed = False
+                os.kill(os.getpid(), signal.SIGINT)
+        return functional.cross_entropy(outputs, targets)
+
+
+def presses():
+    return blobs(loss=Presses())

@@ -19,6 +19,7 @@ COMMANDS = [
     ["compare"],
     ["train"],
     ["measure"],
+    ["sweep"],
     ["doctor"],
     ["reproduce"],
     ["report"],
@@ -42,7 +43,17 @@ def test_the_list_of_commands_is_whole():
     import typer
 
     group = typer.main.get_command(app)
-    assert set(group.commands) == {"compare", "train", "measure", "doctor", "reproduce", "report", "list", "data"}
+    assert set(group.commands) == {
+        "compare",
+        "train",
+        "measure",
+        "doctor",
+        "reproduce",
+        "report",
+        "list",
+        "data",
+        "sweep",
+    }
 
 
 def test_version(gengap):

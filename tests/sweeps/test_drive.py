@@ -23,7 +23,7 @@ from gengap.sweeps.lr_growth import Growth
 from gengap.sweeps.plan import run_key
 from gengap.sweeps.problem_sizes import Problems
 from gengap.sweeps.sweep_plan import make_plan
-from gengap.sweeps.ways import Means, choosing
+from gengap.sweeps.ways import Engines, Means
 from gengap.sweeps.work import Pack
 
 RATES = [0.1, 0.2, 0.4]
@@ -242,8 +242,8 @@ def test_without_validation_the_test_set_chooses_and_that_is_said(store):
 
 
 def trained_by(means, plan, store, **rest):
-    with choosing(means, store) as choose:
-        return run_sweep(plan, store, choose, **rest)
+    with Engines(means, store.folder) as engines:
+        return run_sweep(plan, store, engines.choosing(store), **rest)
 
 
 def histories(store):
