@@ -7,7 +7,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from gengap.report.shapes import Axis, Figure, Role, Series
+from gengap.report.shapes import Axis, Figure, Guide, Role, Series
 
 COLOURS: dict[Role, str] = {
     "small": "var(--small)",
@@ -45,7 +45,11 @@ def interactive(figure: Figure) -> dict[str, Any]:
         `data`, `layout` and `config`, plain values only; a colour is written `var(--name)`.
     """
     return {
-        "data": [*contours(figure), *(one for series in figure.series for one in traces(series, figure))],
+        "data": [
+            *contours(figure),
+            *tiles(figure),
+            *(one for series in figure.series for one in traces(series, figure)),
+        ],
         "layout": layout(figure),
         "config": {**CONFIG, "toImageButtonOptions": {"format": "svg", "filename": figure.name}},
     }
@@ -67,6 +71,19 @@ def contours(figure: Figure) -> list[dict[str, Any]]:
     ]
 
 
+def tiles(figure: Figure) -> list[dict[str, Any]]:
+    """Describe a grid of values behind the series: every tile a step of the colour."""
+    grid = figure.tiles
+    if grid is None:
+        return []
+    shade = [[None if z is None else grid.strength(z) for z in row] for row in grid.z]
+    found = {"type": "heatmap", "x": list(grid.x), "y": list(grid.y), "z": shade, "zmin": 0, "zmax": 1}
+    colours = [[0, "var(--paper)"], [1, COLOURS[grid.role]]]
+    text = [[plain(note) for note in row] for row in grid.notes]
+    looks = {"colorscale": colours, "showscale": False, "xgap": 1, "ygap": 1}
+    return [found | looks | {"text": text, "hoverinfo": "text", "hoverongaps": False}]
+
+
 def rank(z: float | None, levels: Sequence[float]) -> float | None:
     """Give the place of a height among the levels, with the way from one to the next as its fraction."""
     if z is None or len(levels) < 2:
@@ -83,7 +100,7 @@ def traces(series: Series, figure: Figure) -> list[dict[str, Any]]:
     bands = [bar or (None, None) for bar in series.intervals]
     edge: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"width": 0}}
     edge |= {"x": [rounded(x) for x in series.x]}
-    edge |= {"hoverinfo": "skip", "showlegend": False, "opacity": 0.22}
+    edge |= {"hoverinfo": "skip", "showlegend": False, "opacity": 0.22 * series.strength}
     low = edge | {"y": [rounded(bar[0]) for bar in bands]}
     high = edge | {"y": [rounded(bar[1]) for bar in bands], "fill": "tonexty", "fillcolor": COLOURS[series.role]}
     return [low, high, trace(series, lying=False)]
@@ -102,7 +119,7 @@ def trace(series: Series, *, lying: bool) -> dict[str, Any]:
         "yaxis": "y2" if series.side == "right" else "y",
         "showlegend": False,
         "cliponaxis": False,
-        "opacity": 0.4 if series.faint else 1.0,
+        "opacity": 0.4 if series.faint else series.strength,
         "hoverlabel": {"namelength": -1},
     }
     if series.notes:
@@ -117,7 +134,9 @@ def trace(series: Series, *, lying: bool) -> dict[str, Any]:
 
 def marker(series: Series) -> dict[str, Any]:
     """Describe the markers: small for a seed, a large diamond for a mean, open for a published number."""
-    shape = {"mean": "diamond", "open": "circle-open", "rug": "line-ns-open"}.get(series.style, "circle")
+    shape = {"mean": "diamond", "open": "circle-open", "rug": "line-ns-open", "cross": "x-thin-open"}.get(
+        series.style, "circle"
+    )
     size = 13 if series.style == "mean" else 8
     return {"color": COLOURS[series.role], "symbol": shape, "size": size}
 
@@ -143,17 +162,18 @@ def layout(figure: Figure) -> dict[str, Any]:
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "var(--ink)"}
     found: dict[str, Any] = {
         "xaxis": plotly_axis(figure.x) | {"showgrid": bool(figure.left.names)},
-        "yaxis": plotly_axis(figure.left) | {"showgrid": not figure.left.names and figure.surface is None},
+        "yaxis": plotly_axis(figure.left)
+        | {"showgrid": not figure.left.names and figure.surface is None and figure.tiles is None},
         "paper_bgcolor": "var(--paper)",
         "plot_bgcolor": "var(--paper)",
         "font": font,
         "margin": {"l": 64, "r": 64 if figure.right else 16, "t": 40, "b": 48},
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--rule)", "font": font},
-        "shapes": [guide_line(guide.x, COLOURS[guide.role]) for guide in figure.guides],
+        "shapes": [shape for guide in figure.guides for shape in guide_shapes(guide)],
         "annotations": [
-            *(remark(guide.x, 1.0, guide.label) for guide in figure.guides),
-            *(remark(word.x, 0.0, word.text) for word in figure.words),
+            *(remark(position(guide.x, figure.x), 1.0, guide.label) for guide in figure.guides),
+            *(remark(position(word.x, figure.x), 0.0, word.text) for word in figure.words),
         ],
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "var(--muted)", "activecolor": "var(--ink)"},
     }
@@ -163,6 +183,11 @@ def layout(figure: Figure) -> dict[str, Any]:
         right |= {"overlaying": "y", "side": "right", "showgrid": False, "tickmode": "auto", "tickfont": green}
         found["yaxis2"] = right | {"title": right["title"] | {"font": green}}
     return found
+
+
+def position(x: float, axis: Axis) -> float:
+    """Give the position of a remark: on a logarithmic axis plotly wants the exponent."""
+    return math.log10(x) if axis.log else x
 
 
 def plotly_axis(axis: Axis) -> dict[str, Any]:
@@ -190,6 +215,16 @@ def guide_line(x: float, colour: str) -> dict[str, Any]:
     """Describe an upright line over the whole height."""
     line = {"color": colour, "width": 1.5}
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line, "opacity": 0.7}
+
+
+def guide_shapes(guide: Guide) -> list[dict[str, Any]]:
+    """Describe a guide, its interval before it."""
+    line = guide_line(guide.x, COLOURS[guide.role])
+    if guide.interval is None:
+        return [line]
+    low, high = guide.interval
+    band = {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
+    return [band | {"line": {"width": 0}, "fillcolor": COLOURS[guide.role], "opacity": 0.12}, line]
 
 
 def remark(x: float, height: float, text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,11 +15,12 @@ from matplotlib.axis import YAxis
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator
 
 from gengap.core.files import whole_file
 from gengap.report import numbers
-from gengap.report.shapes import Axis, Figure, Role, Series, Side, Style, Surface
+from gengap.report.shapes import Axis, Figure, Key, Role, Series, Side, Style, Surface, Tiles
 
 WIDTH, HEIGHT = 380, 300  # points; a page shows them about as large, so that text is read at its size
 TEXT = 12.0
@@ -47,9 +49,10 @@ VARIABLES = {  # the page's names for the colours above
     COLOURS["remedy"]: "var(--remedy)",
 }
 DASHES: dict[Style, tuple[float, ...]] = {"dashed": (4.0, 2.0)}
-MARKERS: dict[Style, tuple[str, float]] = {"mean": ("D", 8.5), "rug": ("|", 13.0)}
+MARKERS: dict[Style, tuple[str, float]] = {"mean": ("D", 8.5), "rug": ("|", 13.0), "cross": ("x", 7.0)}
 LONGEST_NAME = 16
 ROOM_FOR_NAMES = 22  # characters that fit above two neighbouring guides
+ROOM_FOR_KEY = 52  # characters that fit above the axes
 HALF_WAY = 0.5  # between the small batch at 0 and the large one at 1
 
 
@@ -67,7 +70,7 @@ def save(figure: Figure, folder: Path) -> list[Path]:
     with whole_file(paths[0]) as part:
         part.write_bytes(rendered(figure, "png"))
     with whole_file(paths[1]) as part:
-        part.write_bytes(titled(figure, rendered(figure, "svg").decode()).encode())
+        part.write_bytes(vector(figure).encode())
     return paths
 
 
@@ -81,7 +84,7 @@ def inline(figure: Figure) -> str:
         The element: text as text, ids that begin with the figure's name, and colours as CSS variables (`--paper`,
         `--ink`, `--muted`, `--rule`, and one for each role), so that it follows light and dark.
     """
-    text = titled(figure, rendered(figure, "svg").decode())
+    text = vector(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     label = html.escape(f"{figure.title}. {figure.caption}")
@@ -98,6 +101,12 @@ def inline(figure: Figure) -> str:
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
     return text.strip()
+
+
+@lru_cache(maxsize=64)
+def vector(figure: Figure) -> str:
+    """Draw a figure as SVG with its tooltips; kept, since a page shows what its folder holds as a file."""
+    return titled(figure, rendered(figure, "svg").decode())
 
 
 def rendered(figure: Figure, form: str) -> bytes:
@@ -127,6 +136,9 @@ def draw(figure: Figure) -> Canvas:
     add_guides(left, figure)
     if figure.surface is not None:
         add_contours(left, figure.surface)
+    if figure.tiles is not None:
+        add_tiles(left, figure.tiles)
+        add_scale(left, figure.tiles)
     for word in figure.words:
         at = left.get_xaxis_transform()
         left.text(word.x, 0.04, word.text, transform=at, ha="center", color=MUTED)
@@ -141,6 +153,8 @@ def add_guides(axes: Axes, figure: Figure) -> None:
     crowded = sum(len(short(guide.label)) for guide in figure.guides) > ROOM_FOR_NAMES
     at = axes.get_xaxis_transform()
     for guide in figure.guides:
+        if guide.interval is not None:
+            axes.axvspan(*guide.interval, color=COLOURS[guide.role], alpha=0.12, lw=0, zorder=0)
         axes.axvline(guide.x, color=COLOURS[guide.role], lw=1.5, alpha=0.7, zorder=1)
         side = "center" if not crowded else "right" if guide.x < HALF_WAY else "left"
         axes.text(guide.x, 1.015, short(guide.label), transform=at, ha=side)
@@ -154,7 +168,7 @@ def dress(axes: Axes, figure: Figure) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=INK, labelsize=TEXT, length=3)
-    if figure.surface is None:
+    if figure.surface is None and figure.tiles is None:
         axes.grid(axis="x" if figure.left.names else "y", color=RULE, lw=0.7)
     axes.set_axisbelow(True)
     scale(axes.yaxis, figure.left, values_of(figure, "left"))
@@ -230,7 +244,7 @@ def mark(axes: Axes, series: Series, place: int, figure: Figure) -> None:
     colour = COLOURS[series.role]
     if series.style in {"solid", "dashed"}:
         y = [float("nan") if value is None else value for value in series.y]
-        width, alpha = (0.9, 0.4) if series.faint else (1.8, 1.0)
+        width, alpha = (0.9, 0.4) if series.faint else (1.8, series.strength)
         dashes = DASHES.get(series.style, (None, None))
         add_band(axes, series)
         axes.plot(series.x, y, color=colour, lw=width, alpha=alpha, dashes=dashes, gid=f"tip-{place}", zorder=2)
@@ -241,7 +255,36 @@ def mark(axes: Axes, series: Series, place: int, figure: Figure) -> None:
             bar = series.intervals[i] if series.intervals else None
             if bar:
                 ends = (bar, (value, value)) if figure.left.names else ((x, x), bar)
-                axes.plot(*ends, color=colour, lw=1.8, zorder=3, solid_capstyle="butt")
+                axes.plot(*ends, color=colour, lw=1.8, alpha=series.strength, zorder=3, solid_capstyle="butt")
+
+
+def add_tiles(axes: Axes, tiles: Tiles) -> None:
+    """Draw a grid of values; a tile without one stays bare."""
+    for low, high, row in zip(tiles.y, tiles.y[1:], tiles.z, strict=False):
+        for left, right, value in zip(tiles.x, tiles.x[1:], row, strict=False):
+            if value is not None:
+                shade = to_rgba(COLOURS[tiles.role], tiles.strength(value))
+                axes.add_patch(
+                    Rectangle((left, low), right - left, high - low, facecolor=shade, edgecolor=PAPER, lw=0.6)
+                )
+
+
+def add_scale(axes: Axes, tiles: Tiles) -> None:
+    """Explain the colours of tiles on a strip beside them."""
+    strip = axes.inset_axes((1.04, 0.0, 0.045, 1.0))
+    steps = len(tiles.levels) + 1
+    values = [tiles.levels[0] - 1.0, *tiles.levels] if tiles.levels else [0.0]
+    for i, value in enumerate(values):
+        shade = to_rgba(COLOURS[tiles.role], tiles.strength(value))
+        strip.add_patch(Rectangle((0, i), 1, 1, facecolor=shade, edgecolor=PAPER, lw=0.6))
+    strip.set(xlim=(0, 1), ylim=(0, steps), xticks=[])
+    strip.yaxis.tick_right()
+    strip.set_yticks(range(1, steps), [numbers.tick(level) for level in tiles.levels])
+    strip.tick_params(length=0, labelsize=TEXT, labelcolor=INK)
+    for spine in strip.spines.values():
+        spine.set_visible(False)
+    strip.yaxis.set_label_position("right")
+    strip.set_ylabel(tiles.label, color=INK, fontsize=TEXT)
 
 
 def add_band(axes: Axes, series: Series) -> None:
@@ -249,7 +292,7 @@ def add_band(axes: Axes, series: Series) -> None:
     if any(series.intervals):
         bands = [bar or (np.nan, np.nan) for bar in series.intervals]
         low, high = zip(*bands, strict=True)
-        axes.fill_between(series.x, low, high, color=COLOURS[series.role], alpha=0.22, lw=0, zorder=1)
+        axes.fill_between(series.x, low, high, color=COLOURS[series.role], alpha=0.22 * series.strength, lw=0, zorder=1)
 
 
 def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, figure: Figure) -> None:
@@ -260,8 +303,10 @@ def mark_point(axes: Axes, series: Series, at: tuple[float, float], gid: str, fi
     point = Line2D([at[0]], [at[1]], marker=shape, markersize=size, linestyle="none")
     point.set_markerfacecolor(PAPER if hollow else colour)
     point.set_markeredgecolor(colour if hollow else PAPER)
-    if series.style == "rug":
+    if series.style in {"rug", "cross"}:
+        point.set_markeredgecolor(colour)
         point.set_markeredgewidth(1.6)
+    point.set_alpha(0.6 if series.faint else series.strength)
     point.set_clip_on(False)
     point.set_gid(gid)
     point.set_zorder(4)
@@ -286,22 +331,29 @@ def add_key(canvas: Canvas, figure: Figure) -> None:
         return
     handles = []
     for entry in figure.key:
-        dots = entry.style == "dots"
+        dots = entry.style not in {"solid", "dashed"}
         line = Line2D([], [], color=COLOURS[entry.role], label=short(entry.label), linewidth=0 if dots else 1.8)
-        line.set_marker("o" if dots else "")
+        line.set_marker(MARKERS.get(entry.style, ("o", 0.0))[0] if dots else "")
+        line.set_alpha(entry.strength)
         if entry.style in DASHES:
             line.set_dashes(DASHES[entry.style])
         handles.append(line)
     canvas.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=len(handles),
+        ncols=columns(figure.key),
         frameon=False,
         handlelength=1.6,
         columnspacing=1.2,
         handletextpad=0.4,
         borderpad=0.0,
     )
+
+
+def columns(key: Sequence[Key]) -> int:
+    """Say how many entries of a key fit side by side."""
+    widest = max(len(short(entry.label)) for entry in key)
+    return min(len(key), max(1, ROOM_FOR_KEY // (widest + 4)))
 
 
 def titled(figure: Figure, text: str) -> str:

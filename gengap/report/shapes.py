@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["small", "large", "loss", "accuracy", "curvature", "noise", "remedy", "ink"]
-Style = Literal["solid", "dashed", "dots", "open", "mean", "rug"]
+Style = Literal["solid", "dashed", "dots", "open", "mean", "rug", "cross"]
 Side = Literal["left", "right"]
 Point = float | None
 
@@ -44,12 +44,13 @@ class Series:
         x: positions.
         y: values; None leaves a gap.
         role: what the colour stands for.
-        style: a line, dots, open markers (published numbers), means with error bars, or short upright strokes.
+        style: a line, dots, open markers (published numbers, peaks), means with error bars, short upright strokes, or crosses.
         side: the axis the values belong to.
         intervals: low and high end of each value's error bar, of a line its band; empty where there are none. Where the
             axis on the left has names, the bars lie along the one below.
         notes: a text for each point, shown under the pointer.
         faint: whether it stands behind the others (one seed among several).
+        strength: of the colour, in (0, 1]: tells the values of an ordered setting apart.
     """
 
     label: str
@@ -61,15 +62,24 @@ class Series:
     intervals: tuple[tuple[float, float] | None, ...] = ()
     notes: tuple[str, ...] = ()
     faint: bool = False
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """An upright line with a word at its top."""
+    """An upright line with a word at its top.
+
+    Attributes:
+        x: where it stands.
+        label: the word.
+        role: what the colour stands for.
+        interval: of x, shaded; None where it is exact or has none.
+    """
 
     x: float
     label: str
     role: Role
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,7 @@ class Key:
     label: str
     role: Role
     style: Style
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,36 @@ class Surface:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """Values over a grid, drawn as tiles that are the denser, the more of the levels their value reaches.
+
+    Attributes:
+        x: edges of the columns along the axis below, ascending, one more than there are columns.
+        y: edges of the rows along the axis on the left, likewise.
+        z: the value of each row and column; None leaves the paper bare.
+        levels: values at which the colour changes, ascending.
+        label: what the value is, with its unit.
+        role: what the colour stands for.
+        rising: whether the densest tiles are those of the highest values.
+        notes: a text for each tile, shown under the pointer.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    z: tuple[tuple[Point, ...], ...]
+    levels: tuple[float, ...]
+    label: str
+    role: Role
+    rising: bool
+    notes: tuple[tuple[str, ...], ...]
+
+    def strength(self, value: float) -> float:
+        """Say how dense a tile is, from a little at the wrong end of the levels to full at the right one."""
+        passed = sum(value >= level for level in self.levels)
+        return 0.08 + 0.87 * (passed if self.rising else len(self.levels) - passed) / max(1, len(self.levels))
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One picture.
 
@@ -122,6 +163,7 @@ class Figure:
         left: the axis on the left.
         series: what is drawn, back to front.
         surface: contours behind everything else, if there are any.
+        tiles: a grid of values behind everything else, if there is one.
         height: in units of the usual one.
         right: the axis on the right, if there is one.
         guides: upright lines.
@@ -142,6 +184,7 @@ class Figure:
     key: tuple[Key, ...] = ()
     empty: str = ""
     surface: Surface | None = None
+    tiles: Tiles | None = None
     height: float = 1.0
 
 

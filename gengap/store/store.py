@@ -120,6 +120,31 @@ class Store:
         """Give all runs, oldest first."""
         return self._runs("")
 
+    def listed(self, *, problem: str | None = None, outcome: str | None = None, **recipe: Any) -> list[RunRow]:
+        """List runs without their histories, which are most of what a ledger holds; oldest first.
+
+        Args:
+            problem: fingerprint of the problem; None: any.
+            outcome: "finished", "diverged" or "failed"; None: any.
+            recipe: fields of the recipe with the values they must have, as the ledger keeps them: batch_size=32.
+
+        Returns:
+            The rows, each with an empty history. 10,000 of them take a fraction of a second.
+
+        Raises:
+            BadInput: a field's name is not a name.
+        """
+        for name in recipe:
+            if not name.isidentifier():
+                raise BadInput(f"there is no field {name!r} in a recipe; name one such as batch_size")
+        asked = {"problem = ?": problem, "outcome = ?": outcome}
+        asked = {condition: value for condition, value in asked.items() if value is not None}
+        asked |= dict(field_is(name, value) for name, value in recipe.items())
+        where = f"WHERE {' AND '.join(asked)}" if asked else ""
+        with self._explained():
+            rows = self._db.execute(f"SELECT * FROM runs {where} ORDER BY rowid", list(asked.values())).fetchall()
+        return [as_row(row, []) for row in rows]
+
     def problem(self, fingerprint: str) -> dict[str, Any]:
         """Give the facts of a problem; {} where it is not known."""
         text = self._one("SELECT facts FROM problems WHERE fingerprint = ?", fingerprint)
@@ -277,6 +302,13 @@ class Store:
             raise DamagedFile(
                 f"{path} cannot be used as a ledger: {error}; move it away or choose another folder"
             ) from error
+
+
+def field_is(name: str, value: Any) -> tuple[str, Any]:
+    """Give the condition that a field of the recipe has a value: numbers by size, everything else by its JSON text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"json_extract(recipe, '$.{name}') = ?", value
+    return f"recipe -> '$.{name}' = ?", canonical(value)
 
 
 def as_row(columns: tuple[Any, ...], history: list[dict[str, Any]]) -> RunRow:

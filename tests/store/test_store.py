@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -304,3 +305,26 @@ def test_an_error_inside_a_transaction_takes_all_back(store):
         write()
     store.add_problem("b", {"c": 1})
     assert store._db.execute("SELECT fingerprint FROM problems").fetchall() == [("b",)]
+
+
+def test_listing_leaves_histories_out_and_filters_by_what_runs_were_trained_with(store):
+    """Oracle: the same choice made by Python over the rows as they were put in."""
+    rows = [
+        row(i, outcome=outcome, problem="pq"[i % 2] * 32, recipe={"lr": 0.1 * i, "batch_size": 32 + i // 3, "name": name})
+        for i, (outcome, name) in enumerate([("finished", "a"), ("diverged", "b"), ("failed", None)] * 3)
+    ]
+    for one in rows:
+        store.add_run(one, {})
+    bare = [replace(one, history=()) for one in rows]
+    assert store.listed() == bare
+    assert store.listed(outcome="diverged") == [one for one in bare if one.outcome == "diverged"]
+    assert store.listed(problem="q" * 32) == bare[1::2]
+    assert store.listed(batch_size=33, outcome="finished") == [bare[3]]
+    assert store.listed(lr=0.1 * 7) == [bare[7]]
+    assert store.listed(name="b") == bare[1::3]
+    assert store.listed(name=None) == bare[2::3]
+    assert store.listed(batch_size=33.0) == bare[3:6]
+    assert store.listed(batch_size="33") == []
+    assert store.listed(momentum=0.9) == []
+    with pytest.raises(BadInput, match="there is no field"):
+        store.listed(**{"a') OR 1": 1})

@@ -1,0 +1,44 @@
+"""What the learning rate does: the test result against it, for several batch sizes."""
+
+from gengap.report.shapes import Figure, Key, Role, Series
+from gengap.report.sweep import parts
+from gengap.report.sweep.view import Line, Sweep, at, averaged, shown_together
+
+ROLE: Role = "accuracy"
+
+
+def figures(sweep: Sweep) -> list[Figure]:
+    """Draw the first line's curves, where at least one batch size was tried with two learning rates."""
+    line = next((group[0] for group in shown_together(sweep)), None)
+    drawn = line and against_lr(sweep, line)
+    return [drawn] if drawn else []
+
+
+def against_lr(sweep: Sweep, line: Line) -> Figure | None:
+    """Draw one curve for each batch size."""
+    shown = parts.spread_out(line.trained)
+    strengths = parts.strengths(len(shown))
+    series: list[Series] = []
+    for cell, strength in zip(shown, strengths, strict=True):
+        rates = sorted({run["lr"] for run in sweep.runs[line.way, cell["batch_size"]]})
+        estimates = [averaged(at(sweep, line.way, cell["batch_size"], rate), sweep.metric) for rate in rates]
+        known = [(rate, one) for rate, one in zip(rates, estimates, strict=True) if one]
+        if len(known) > 1:
+            x, y = zip(*known, strict=True)
+            series += parts.joined(f"batch {cell['batch_size']:,}", x, y, ROLE, strength=strength)
+    if not series:
+        return None
+    title = parts.title_of(sweep)
+    left_out = f" {len(shown)} of {len(line.trained)} batch sizes are drawn." if len(shown) < len(line.trained) else ""
+    return Figure(
+        f"{sweep.metric}_against_lr",
+        f"{title} against learning rate",
+        f"{parts.setting(line.way, alone=True)}. Mean over finished runs; bars: 95 % intervals (Student t).{left_out}",
+        parts.at_values("Learning rate", parts.widths(series)),
+        parts.upright(sweep, series, title),
+        tuple(series),
+        key=tuple(
+            Key(f"batch {cell['batch_size']:,}", ROLE, "solid", strength)
+            for cell, strength in zip(shown, strengths, strict=True)
+        ),
+    )
