@@ -66,7 +66,7 @@ def of_batches(fits: Fits, group: GroupFit) -> Said:
 
 def told(verdict: str) -> str:
     """Put the verdict before its reason, where the reason does not say it."""
-    return {"transition": "", "falls throughout": "falling: "}.get(verdict, f"{verdict}: ")
+    return {"transition": "", "falls throughout": "falling with the batch size: "}.get(verdict, f"{verdict}: ")
 
 
 def of_momentum(fitted: MomentumFit) -> tuple[bool, str]:

@@ -135,7 +135,7 @@ def bent(table: SeedTable, bend: Bend, sign: float, note: str) -> Transition:
     x = np.log2(table.sizes)
     drop = bend.slope * (x[-1] - bend.knot) ** bend.shape
     low, high = 2**bend.low, 2**bend.high
-    ends = f"{bend.level * sign:.4g} on the plateau, worse by {drop:.3g} at batch {table.sizes[-1]:,.0f}"
+    ends = f"{bend.level * sign:.4g} before the fall, worse by {drop:.3g} at batch {table.sizes[-1]:,.0f}"
     common: dict[str, Any] = {"level": sign * bend.level, "drop": float(drop), "n": table.n, "sizes": len(table.sizes)}
     if bend.low <= x[0] + 1e-9:
         reason = f"no plateau is seen: the fall may begin at or below the smallest batch, at {high:,.0f} at most ({ends}{note})"
