@@ -17,6 +17,7 @@ SUBJECTS = (
     "ranks",
     "ghost_batch_norm",
     "augmentation",
+    "reports",
     "startup",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -19,6 +19,7 @@ SUBJECTS = (
     "ranks",
     "ghost_batch_norm",
     "augmentation",
+    "reports",
     "startup",
 )
 RESULTS = ROOT / "benchmarks" / "results"

@@ -4,9 +4,11 @@ import minimum_documents
 import pytest
 import report_browser
 import report_documents
+import sweep_documents
 
 from gengap.report.minimum import page as minimum_page
 from gengap.report.page import write_report
+from gengap.report.sweep.page import write_page
 
 pytestmark = pytest.mark.skipif(report_browser.BINARY is None, reason="no chromium or chromium-browser on PATH")
 
@@ -47,6 +49,47 @@ def minima(tmp_path_factory):
     folder = tmp_path_factory.mktemp("minima")
     names = ("whole", "hostile", "failures")
     return {n: minimum_page.write_report(minimum_documents.ALL[n](), folder / n) for n in names}
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    return {n: write_page(sweep_documents.ALL[n](), folder / n) for n in ("some_diverged", "hostile")}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1280, "dark")])
+def test_the_pictures_of_a_sweep_are_drawn_without_complaint(browser, sweeps, width, scheme):
+    browser.show(sweeps["some_diverged"], width=width, scheme=scheme)
+    boxes = browser.evaluate(BOXES)
+    assert len(boxes) == 3
+    for box_width, height, paths, text in boxes:
+        assert min(box_width, height) > 200
+        assert paths > 10
+        assert text >= 11
+    assert browser.complaints() == []
+    assert browser.fetched() == []
+
+
+@pytest.mark.parametrize("name", ["some_diverged", "hostile"])
+def test_a_phone_never_scrolls_a_sweep_sideways(browser, sweeps, name):
+    browser.show(sweeps[name], width=400, height=800)
+    browser.evaluate(OPEN_ALL)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 400
+    assert browser.evaluate(WIDE) == []
+    assert not [e for e in browser.events if e.get("method") == "Page.javascriptDialogOpening"]
+    assert browser.complaints() == []
+
+
+def test_tiles_bands_and_bars_of_a_sweep_can_be_explored(browser, sweeps):
+    browser.show(sweeps["some_diverged"])
+    browser.evaluate(PRESS)
+    browser.wait_for("document.querySelectorAll('.front .live .main-svg').length >= 3")
+    assert browser.evaluate("document.querySelectorAll('#grid .live .hm image').length") == 1
+    assert browser.evaluate("document.querySelectorAll('#grid .live path.point').length") > 10
+    assert browser.evaluate("document.querySelectorAll('#test_accuracy_epochs .live .errorbar path').length") >= 5
+    assert browser.evaluate("document.querySelectorAll('#test_accuracy_epochs .live .shapelayer path').length") == 2
+    assert browser.complaints() == []
+    assert browser.fetched() == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (800, "dark"), (1280, "light"), (1280, "dark")])

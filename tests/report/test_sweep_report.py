@@ -15,8 +15,10 @@ import sweep_documents
 from rich.console import Console
 from test_report_page import Reader
 
+from gengap.core.errors import BadInput
 from gengap.report import interactive, paper
 from gengap.report.sweep import fits, heat, sentence, tables
+from gengap.report.sweep.export import export
 from gengap.report.sweep.figures import figures
 from gengap.report.sweep.page import page, write_page
 from gengap.report.sweep.terminal import print_sweep
@@ -156,7 +158,7 @@ def test_momentum_moves_the_peak_as_one_over_one_minus_m(documents):
 
 def test_the_cost_of_the_target_is_drawn_with_its_law(documents):
     """McCandlish's curve by hand, from the two numbers in the document."""
-    found, group = drawn(documents["peaks"]), documents["peaks"]["fits"]["groups"][0]
+    found, group = drawn(documents["some_diverged"]), documents["some_diverged"]["fits"]["groups"][0]
     curve = next(one for one in found["samples_to_target"].series if one.label == "law: McCandlish")
     for x, y, (low, high) in zip(curve.x, curve.y, curve.intervals, strict=True):
         assert y == pytest.approx(group["e_min"]["value"] * (1 + x / group["b_crit"]["value"]))
@@ -337,13 +339,31 @@ def test_a_report_loads_neither_torch_nor_training():
     assert done.returncode == 0, done.stderr
 
 
-def test_spreadsheets_give_the_document_back(documents, tmp_path):
-    from gengap.report.sweep.export import export
+def test_parquet_gives_the_same_table_or_says_what_is_missing(documents, tmp_path):
+    document = documents["some_diverged"]
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        with pytest.raises(BadInput, match="need pyarrow, which is not installed"):
+            export(document, tmp_path, format="parquet")
+        return
+    runs, cells = (parquet.read_table(path).to_pylist() for path in export(document, tmp_path, format="parquet"))
+    assert runs == document["runs"]
+    for row, cell in zip(cells, document["cells"], strict=True):
+        assert row["test_accuracy"] == cell["test_accuracy"]["value"]
+        assert row["loss_lr_low"] == cell["loss_lr"]["lr_low"]
 
+
+def test_an_unknown_format_is_refused(documents, tmp_path):
+    with pytest.raises(BadInput, match="format is 'xlsx'; choose one of csv, parquet"):
+        export(documents["one_run"], tmp_path, format="xlsx")
+
+
+def test_spreadsheets_give_the_document_back(documents, tmp_path):
     document = documents["some_diverged"]
     paths = export(document, tmp_path)
     assert [path.name for path in paths] == ["runs.csv", "cells.csv"]
-    runs, cells = (list(csv.DictReader(path.open(encoding="utf-8", newline=""))) for path in paths)
+    runs, cells = (list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in paths)
     assert len(runs) == len(document["runs"])
     for row, run in zip(runs, document["runs"], strict=True):
         assert row["key"] == run["key"]
