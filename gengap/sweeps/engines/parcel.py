@@ -41,7 +41,7 @@ class Parcel:
         except Exception as error:  # a user's classes may raise anything
             raise BadInput(
                 f"a worker cannot unpickle the problem ({said(error)}); define its model, loss and data in a module that every "
-                f"worker can import, or choose the engine 'in-process'"
+                f"worker can import, or choose the engine 'solo'"
             ) from error
 
 
@@ -87,7 +87,7 @@ def parcel_of(pack: Pack, dumps: Dumps) -> Parcel:
             return Parcel(spec, pack.data_root)
         raise BadInput(
             f"{pack.problem.name} cannot be sent to another process ({said(error)}); make its model and loss functions or "
-            f"classes of a module, not lambdas or functions inside functions, or choose the engine 'in-process'"
+            f"classes of a module, not lambdas or functions inside functions, or choose the engine 'solo'"
         ) from error
 
 

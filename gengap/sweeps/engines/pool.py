@@ -205,7 +205,7 @@ class Pool:
             if not self._most:
                 raise BadInput(
                     f"no worker process could start (the last one {how}); a script must call this under "
-                    f"if __name__ == '__main__', or choose the engine 'in-process'"
+                    f"if __name__ == '__main__', or choose the engine 'solo'"
                 )
             books.listen(Message(f"a worker process could not start ({how}); going on without it", warning=True))
 

@@ -3,10 +3,11 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -34,7 +35,8 @@ PROBLEMS = 2  # that a Ray worker holds, made
 class RayCluster:
     """Packs as Ray tasks with resources; runs come back one by one, to this process alone.
 
-    A Ray that is running in this process is used as it is; else one is found or started, and left at the end.
+    A Ray that is running in this process is used as it is; else one is found or started, and left at the end of each call of
+    `run`, or of a `with` block.
 
     Args:
         workers: tasks at once; None: as many as the cluster has room for.
@@ -42,8 +44,9 @@ class RayCluster:
         num_cpus: cores of a task, and its torch threads.
         num_gpus: GPUs of a task, which may be a share.
         retries: how often runs are made again whose node or worker was lost.
-        checkpoint: names the file where a run keeps its state while it is at work, on a disk that all nodes share; None: no
-            state is kept.
+        checkpoint: names the file where a run keeps its state while it is at work; None: no state is kept.
+        shared_disk: whether all nodes see those files at the same path; without it no state is kept.
+        runtime_env: of Ray, where it is found or started here, for example {"working_dir": "."} for modules of your own.
     """
 
     name = "ray"
@@ -57,14 +60,24 @@ class RayCluster:
         num_gpus: float = 0,
         retries: int = 3,
         checkpoint: Checkpoint | None = None,
+        shared_disk: bool = False,
+        runtime_env: Mapping[str, Any] | None = None,
     ) -> None:
-        self.workers, self.address = workers, address
+        self.workers, self.address, self.runtime_env = workers, address, runtime_env
         self.needs = {"CPU": num_cpus, "GPU": num_gpus}
-        self.retries, self.checkpoint = retries, checkpoint
+        self.retries, self.checkpoint = retries, checkpoint if shared_disk else None
+        self._open = ExitStack()
         # Ray's own retries would make a pack's finished runs again; `Books` sends only what is left
         self._task = ray.remote(
             num_returns="streaming", max_retries=0, num_cpus=num_cpus, num_gpus=num_gpus, retry_exceptions=False
         )(make_there)
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(connected(self.address, self.workers, self.runtime_env))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def run(self, packs: Sequence[Pack], keep: Keep, listen: Listener = silent) -> None:
         """Make all runs; hand each to `keep`, in this process, as it comes in.
@@ -83,7 +96,7 @@ class RayCluster:
         """
         parcels = parcels_of(packs, cloudpickle.dumps)
         books = Books(packs, keep, listen, retries=self.retries)
-        with connected(self.address, self.workers), stop_on_interrupt() as stop:
+        with connected(self.address, self.workers, self.runtime_env), stop_on_interrupt() as stop:
             tell_if_no_room(self.needs, listen)
             refs = {name: ray.put(parcels.pop(name)) for name in list(parcels)}
             streams: dict[ObjectRefGenerator, Errand] = {}
@@ -122,9 +135,7 @@ def take_in(books: Books, streams: dict[ObjectRefGenerator, Errand], seconds: fl
         except StopIteration:
             del streams[stream]
             books.end(errand)
-        except (
-            RayTaskError
-        ) as error:  # of a run's own errors `make_all` makes failed runs: this one is about all of them
+        except RayTaskError as error:  # not one of a run's own, of which `make_all` makes failed runs
             raise told(error) from error
         except RayError as error:
             del streams[stream]
@@ -133,8 +144,14 @@ def take_in(books: Books, streams: dict[ObjectRefGenerator, Errand], seconds: fl
         else:
             for message in messages:
                 books.hear(errand, message)
-            books.take(errand, made)
+            books.take(errand, apart(made))
     return bool(ready)
+
+
+def apart(made: Made) -> Made:
+    """Copy weights out of Ray's shared memory, which holds them as long as they are used and does not let them be written."""
+    weights = {which: {name: x.copy() for name, x in part.items()} for which, part in made.weights.items()}
+    return replace(made, weights=weights)
 
 
 def told(error: RayTaskError) -> GengapError:
@@ -181,13 +198,15 @@ def opened(parcel: ObjectRef[Any]) -> Problem:
 
 
 @contextmanager
-def connected(address: str | None, workers: int | None) -> Iterator[None]:
+def connected(address: str | None, workers: int | None, runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
     """Use the Ray that runs in this process, or one that is found or started now and left at the end."""
     if ray.is_initialized():
         yield
         return
     own = address is None and not os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if own else {}
+    if runtime_env:
+        settings["runtime_env"] = dict(runtime_env)
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
