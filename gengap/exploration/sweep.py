@@ -11,6 +11,7 @@ from gengap.core.events import Listener, silent
 from gengap.core.files import write_text
 from gengap.core.recipe import Recipe
 from gengap.exploration.sweep_document import document_of
+from gengap.fitting.fit import Fits, fit
 from gengap.problem.problem import Problem
 from gengap.report.sweep.sentence import answer
 from gengap.report.sweep.view import read
@@ -68,6 +69,10 @@ class SweepResult:
         from gengap.report.sweep.page import write_page
 
         return write_page(self.document, folder)
+
+    def fit(self, **settings: Any) -> Fits:
+        """Fit the laws of large-batch training to the runs; `settings` as in `gengap.fitting.fit.fit`."""
+        return fit(self.document, **settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the document."""

@@ -1,13 +1,11 @@
 """The JSON document of a sweep, from the runs that belong to it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from gengap.fitting.cells import parted
 from gengap.fitting.document import FORMAT, describe_runs, shared_facts
-from gengap.fitting.table import AXES, RunRecord, records_of
+from gengap.fitting.table import records_of
 from gengap.store.store import Store
-from gengap.studies.grid import SIZE
 from gengap.studies.sweep import Sweep
 
 
@@ -28,7 +26,6 @@ def document_of(store: Store, sweep: Sweep) -> dict[str, Any]:
     keys = set(store.recall("sweep_keys") or [])
     rows = [row for row in store.runs() if row.key in keys]
     problems = {name: store.problem(name) for name in dict.fromkeys(row.problem for row in rows)}
-    others = [field for field in sweep.grid if field not in {SIZE, *AXES}]
     held = any("validation_samples" in facts for facts in problems.values())
     return {
         "format": FORMAT,
@@ -37,7 +34,7 @@ def document_of(store: Store, sweep: Sweep) -> dict[str, Any]:
         "command": store.recall("sweep_command") or "",
         "environment": rows[-1].environment if rows else {},
         **describe_runs(
-            [named(record, others) for record in records_of(rows, problems)],
+            parted(records_of(rows, problems)),
             metric=f"test_{sweep.metric}" if sweep.metric else None,
             selection="validation" if held else "test",
         ),
@@ -46,10 +43,3 @@ def document_of(store: Store, sweep: Sweep) -> dict[str, Any]:
         "notes": store.recall("sweep_notes") or [],
         "sweep": sweep.model_dump(mode="json", exclude_none=True),
     }
-
-
-def named(record: RunRecord, others: Sequence[str]) -> RunRecord:
-    """Put the values of further fields behind the optimizer's name."""
-    values = [f"{field} {record.shared[field]}" for field in others]
-    shared = {name: value for name, value in record.shared.items() if name not in others}
-    return replace(record, optimizer=", ".join([record.optimizer, *values]), shared=shared)
