@@ -231,7 +231,8 @@ def choose(fits: list[LawFit]) -> tuple[LawFit, str]:
         best = max(rivals, key=lambda fit: leads[fit.law.name])
         return best, f"the {best.law.name} has an AICc lower by {leads[best.law.name]:.3g} than {MCCANDLISH.name}'s law"
     told = ", ".join(f"{name} {-lead:+.3g}" for name, lead in leads.items())
-    return usual, f"{MCCANDLISH.name}'s law is kept: no other has an AICc lower by {DECISIVE:g} ({told})"
+    kept = f"{MCCANDLISH.name}'s law is kept: but for perfect scaling, its limit, no other has an AICc lower by {DECISIVE:g}"
+    return usual, f"{kept} ({told})"
 
 
 def numbers(fit: LawFit, bounds: Region) -> tuple[Bounded, Bounded, Bounded | None]:

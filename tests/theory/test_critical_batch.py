@@ -198,6 +198,21 @@ def test_misses():
     assert cost_points([8, 8], [1.0, None])[0][0].samples is None
 
 
+def test_the_error_of_a_median():
+    """About pi / 2 times the variance of a mean, with the spread that the other batch sizes show."""
+    logs = np.array([[1.0, 1.2, 1.1, 0.9], [1.5, 1.1, 1.3, 1.2]])
+    whole, runs = np.exp(logs).ravel().tolist(), [5.0, 6.0, 4.0, math.inf]
+    point = cost_points([8] * 4 + [16] * 4 + [32] * 4, whole + runs)[0][2]
+    assert point.log_stderr**2 == pytest.approx(math.pi / 2 * logs.var(axis=1, ddof=1).mean() / 4, rel=1e-9)
+
+
+def test_perfect_scaling_is_a_bound_and_not_a_law():
+    """With five batch sizes its AICc may well be lower by more than 6."""
+    found = fit_critical_batch([8, 16, 32, 64, 128], [100.0, 101.0, 99.0, 100.5, 99.5])
+    assert (found.laws[0].name, found.laws[1].aicc > 6) == ("perfect scaling", True)
+    assert (found.law, found.verdict) == ("McCandlish", "lower bound")
+
+
 def test_a_median_of_an_even_number_needs_both_of_its_middle():
     assert cost_points([8] * 4, [1, 2, 3, math.inf])[0][0].samples == pytest.approx(math.sqrt(6))
     assert cost_points([8] * 4, [1, 2, math.inf, math.inf])[0][0].samples is None
