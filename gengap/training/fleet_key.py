@@ -57,10 +57,11 @@ PLAIN = {
     "warmup": None,
     "dtype": "float64",
 }  # of a rehearsal: the network is in question, and not what is done with its gradient
+TRIED = ("ghost_batch", "dropout", "label_smoothing", "clip_norm", "decay_norms")  # beside the network
 REHEARSED = 6  # samples of a batch
 AGREE = 1e-6  # of the largest change of a weight: far above rounding in float64, far below a mistake
 
-_KNOWN: "WeakKeyDictionary[Problem, dict[str, bool]]" = WeakKeyDictionary()
+_KNOWN: "WeakKeyDictionary[Problem, dict[Hashable, bool]]" = WeakKeyDictionary()
 
 
 def fleet_key(problem: Problem, recipe: Recipe, *, device: str | torch.device = CPU) -> Hashable | None:
@@ -108,12 +109,11 @@ def has_simple_form(recipe: Recipe) -> bool:
 def can_be_stacked(problem: Problem, recipe: Recipe) -> bool:
     """Tell whether a network does in a fleet what it does alone; found once, and remembered as long as the problem lives."""
     size = min(int(recipe.batch_size), 2 * recipe.ghost_batch if recipe.ghost_batch else REHEARSED)
-    short = recipe.changed(**PLAIN, batch_size=size, drop_last=True, budget={"steps": 2}, seed=0)
-    known = _KNOWN.setdefault(problem, {})
-    if short.key not in known:
-        part = problem.head(2 * size, size)
-        known[short.key] = agrees(part, [short, short.changed(seed=1)])
-    return known[short.key]
+    known, form = _KNOWN.setdefault(problem, {}), (size, *(getattr(recipe, name) for name in TRIED))
+    if form not in known:
+        short = recipe.changed(**PLAIN, batch_size=size, drop_last=True, budget={"steps": 2}, seed=0)
+        known[form] = agrees(problem.head(2 * size, size), [short, short.changed(seed=1)])
+    return known[form]
 
 
 def agrees(problem: Problem, recipes: list[Recipe]) -> bool:
