@@ -122,8 +122,9 @@ class Way(Record):
         if self.seconds_interval is not None:
             known = f" (95 % {rounded(self.seconds_interval[0])} to {rounded(self.seconds_interval[1])})"
         doubt = f"; extrapolated: {', '.join(self.extrapolated)}" if self.extrapolated else ""
+        many = "s" if self.devices > 1 else ""
         return (
-            f"{self.devices} device{'s' if self.devices > 1 else ''}, batch {rounded(self.batch_size)}: {rounded(self.steps)} steps, "
+            f"{self.devices} device{many}, batch {rounded(self.batch_size)}: {rounded(self.steps)} steps, "
             f"{rounded(self.seconds)} s{known}, {self.device_hours:.3g} device-hours{doubt}"
         )
 
