@@ -82,6 +82,8 @@ class Fits(Record):
         open_ = [f"  {sentence}" for sentence in self.unresolved]
         return "\n".join([*lines, *(["What could not be concluded", *open_] if open_ else [])])
 
+    __repr__ = __str__
+
 
 def fit(
     runs: Runs,

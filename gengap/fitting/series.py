@@ -87,10 +87,10 @@ def best_batches(records: Sequence[RunRecord], metric: str) -> list[BestBatchSer
     Returns:
         The series, those with the most values first within each axis.
     """
-    finished = [record for record in records if getattr(record, metric) is not None]
+    ended = [record for record in records if getattr(record, metric) is not None or record.outcome == "diverged"]
     found = []
     for axis in OTHERS:
-        series = [series_of(axis, shared, runs, metric) for shared, runs in split(axis, finished)]
+        series = [series_of(axis, shared, runs, metric) for shared, runs in split(axis, ended)]
         long = [each for each in series if len(each.points) >= LEAST_VALUES]
         found += sorted(long, key=lambda each: (-len(each.points), -each.runs))
     return found
@@ -124,9 +124,10 @@ def series_of(axis: Axis, shared: dict[str, Any], records: Sequence[RunRecord], 
     points = []
     for value in sorted(groups):
         runs = groups[value]
-        if len({run.batch_size for run in runs}) >= LEAST_SIZES:
+        kept, lost = survivors(runs, metric)
+        if len({run.batch_size for run in kept}) >= LEAST_SIZES:
             x = 1 / (1 - value) if axis == "momentum" else value
-            points.append(BestBatch(value, x, peak_of(runs, metric)))
+            points.append(BestBatch(value, x, peak_of(kept, lost, metric)))
     at, peaks = [point.x for point in points], [point.peak for point in points]
     return BestBatchSeries(
         axis=axis,
@@ -138,13 +139,24 @@ def series_of(axis: Axis, shared: dict[str, Any], records: Sequence[RunRecord], 
     )
 
 
-def peak_of(runs: Sequence[RunRecord], metric: str) -> Peak:
+def survivors(runs: Sequence[RunRecord], metric: str) -> tuple[list[RunRecord], list[int]]:
+    """Give the runs with a value of the batch sizes at which at least half have one, and the other batch sizes."""
+    groups: dict[int, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        groups[run.batch_size].append(run)
+    there = {size: [run for run in own if getattr(run, metric) is not None] for size, own in groups.items()}
+    lost = [size for size, own in groups.items() if 2 * len(there[size]) < len(own)]
+    return [run for size, own in there.items() if size not in lost for run in own], lost
+
+
+def peak_of(runs: Sequence[RunRecord], lost: Sequence[int], metric: str) -> Peak:
     """Find the best batch size of runs that differ in nothing else but the seed."""
     return find_peak(
         [run.batch_size for run in runs],
         [getattr(run, metric) for run in runs],
         seeds=[run.seed for run in runs],
         higher_is_better=metric.endswith("accuracy"),
+        lost=lost,
     )
 
 

@@ -116,6 +116,7 @@ def find_peak(
     *,
     seeds: npt.ArrayLike | None = None,
     higher_is_better: bool = True,
+    lost: Sequence[float] = (),
     seed: int = 0,
 ) -> Peak:
     """Find the batch size with the best mean, and how sure that is.
@@ -130,6 +131,7 @@ def find_peak(
         values: test accuracy in percent, or a loss, shape (n,).
         seeds: of the runs, shape (n,).
         higher_is_better: False for a loss.
+        lost: batch sizes at which runs diverge: they have no value, and are worse than any that has one.
         seed: of the resampling.
 
     Returns:
@@ -142,18 +144,20 @@ def find_peak(
     if not higher_is_better:
         table = SeedTable(table.sizes, -table.values, table.paired)
     best = int(table.means.argmax())
-    bar = (table.sizes[best - 1] if best else None, table.sizes[best + 1] if best + 1 < len(table.sizes) else None)
+    size = float(table.sizes[best])
+    grid = [*table.sizes.tolist(), *map(float, lost)]
+    below, above = [each for each in grid if each < size], [each for each in grid if each > size]
     rows = resamples(table, seed)
     tops = table.sizes[rows.argmax(axis=1)]
-    verdict, reason = judge_peak(table, best, tops)
+    verdict, reason = judge_peak(table, best, tops, (any(x < size for x in lost), any(x > size for x in lost)))
     return Peak(
         verdict=verdict,
         reason=reason,
-        batch_size=float(table.sizes[best]),
-        bar=(None if bar[0] is None else float(bar[0]), None if bar[1] is None else float(bar[1])),
+        batch_size=size,
+        bar=(max(below, default=None), min(above, default=None)),
         value=float(table.means[best]) * (1 if higher_is_better else -1),
         resampled=None if len(tops) < 2 else (nearest(tops, 0.025), nearest(tops, 0.975)),
-        share=None if len(tops) < 2 else float((tops == table.sizes[best]).mean()),
+        share=None if len(tops) < 2 else float((tops == size).mean()),
         smooth=smooth_top(table, best, rows),
         n=table.n,
         seeds=len(table.values),
@@ -178,8 +182,8 @@ def nearest(tops: Floats, share: float) -> float:
     return float(np.quantile(tops, share, method="inverted_cdf"))
 
 
-def judge_peak(table: SeedTable, best: int, tops: Floats) -> tuple[PeakVerdict, str]:
-    """Say whether the best batch size is a peak, and why."""
+def judge_peak(table: SeedTable, best: int, tops: Floats, diverging: tuple[bool, bool]) -> tuple[PeakVerdict, str]:
+    """Say whether the best batch size is a peak, and why; on a side where runs diverge there are worse ones."""
     size, last = f"{table.sizes[best]:,.0f}", len(table.sizes) - 1
     variance, degrees = table.scatter()
     if not degrees:
@@ -193,13 +197,13 @@ def judge_peak(table: SeedTable, best: int, tops: Floats) -> tuple[PeakVerdict, 
     error = np.sqrt(variance * (1 / table.counts + 1 / table.counts[best]))
     level = 1 - 0.05 / max(1, last)
     worse = table.means[best] - table.means > t_quantile(degrees, level) * error
-    left, right = bool(worse[:best].any()), bool(worse[best + 1 :].any())
+    left, right = bool(worse[:best].any()) or diverging[0], bool(worse[best + 1 :].any()) or diverging[1]
     share = f"best in {100 * float((tops == table.sizes[best]).mean()):.0f} % of resamples of the seeds"
     if left and right:
         return "peak", f"batch {size} is best, worse ones lie on both sides ({share})"
-    if right and best == 0:
+    if right and best == 0 and not left:
         return "lower edge", f"the smallest batch, {size}, is best: the peak lies there or below"
-    if left and best == last:
+    if left and best == last and not right:
         return "upper edge", f"the largest batch, {size}, is best: the peak lies there or above"
     where = "on either side" if not (left or right) else "below it" if right else "above it"
     return "not resolvable", f"batch {size} is best, but none {where} is worse beyond the noise ({share})"

@@ -110,6 +110,28 @@ def test_budgets_that_follow_the_learning_rate_still_make_a_series():
     assert "budget" not in found["shared"]
 
 
+def test_a_survivor_of_a_batch_that_diverges_is_no_peak():
+    lines = [
+        {
+            "batch_size": batch,
+            "lr": 1.0,
+            "seed": seed,
+            "train_size": 1_000,
+            "test_accuracy": 90 - batch / 8 + 0.01 * seed,
+        }
+        for batch in (4, 8, 16, 32)
+        for seed in range(3)
+    ]
+    lines += [{**lines[0], "batch_size": 2, "seed": s, "outcome": "diverged", "test_accuracy": None} for s in (0, 1)]
+    lines += [{**lines[0], "batch_size": 2, "seed": 2, "test_accuracy": 99.0}]
+    (series,) = [
+        each for each in fit([*lines, *({**line, "lr": 0.5} for line in lines)]).optimal_batch if each.axis == "lr"
+    ]
+    assert [(point.peak.batch_size, point.peak.bar, point.peak.verdict) for point in series.points] == [
+        (4.0, (2.0, 8.0), "peak")
+    ] * 2
+
+
 def test_the_two_best_rates_have_each_its_power_of_the_budget():
     truth = Truth(noise=0.02, sharpness=0.01, accuracy_power=-1 / 7, loss_power=-4 / 7, reference_epochs=10)
     runs = sweep(truth, batches=[16], lrs=doubling(2**-7, 8.0), epochs=(10, 20, 40, 80, 160, 320, 640, 1_280), seeds=2)

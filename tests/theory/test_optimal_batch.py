@@ -68,6 +68,15 @@ def test_a_best_at_the_edge_only_bounds_the_peak(top, verdict):
     assert found.smooth is None
 
 
+def test_batches_at_which_runs_diverge_bound_the_peak():
+    sizes, values, names = observe(2.0, np.random.default_rng(10), seeds=3)
+    kept = sizes >= 4
+    alone = find_peak(sizes[kept], values[kept], seeds=names[kept])
+    beside = find_peak(sizes[kept], values[kept], seeds=names[kept], lost=[1, 2])
+    assert (alone.verdict, alone.bar) == ("lower edge", (None, 8.0))
+    assert (beside.verdict, beside.bar) == ("peak", (2.0, 8.0))
+
+
 def test_a_flat_curve_has_no_peak():
     rng = np.random.default_rng(5)
     alarms = sum(peak(5, rng, curvature=0.0).verdict == "peak" for _ in range(60))
