@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gengap.data.labels import randomise_labels
     from gengap.diagnosis.doctor import doctor
     from gengap.diagnosis.finding import Diagnosis, Finding
+    from gengap.exploration.branching import CriticalBatch, critical_batch
+    from gengap.exploration.sweep import SweepResult, sweep
+    from gengap.exploration.tune import Tuned, tune
     from gengap.measurement.run import Measurement, measure
     from gengap.measures.curvature.density import Density, spectral_density
     from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from gengap.problem.from_model import loss_function
     from gengap.problem.load import load
     from gengap.problem.problem import Problem
+    from gengap.problem.validation import hold_out
     from gengap.store.store import Store
     from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
     from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
@@ -96,6 +100,7 @@ PUBLIC = {
     "Comparison": "gengap.comparison.compare",
     "Conservative": "gengap.optim.conservative",
     "CovarianceEigenvalues": "gengap.measures.noise.covariance",
+    "CriticalBatch": "gengap.exploration.branching",
     "Curvature": "gengap.optim.kfac",
     "CurvatureNoiseScale": "gengap.measures.noise.curvature_scale",
     "Density": "gengap.measures.curvature.density",
@@ -164,8 +169,10 @@ PUBLIC = {
     "Study": "gengap.studies.study",
     "SubspaceSharpness": "gengap.measures.sharpness.subspace_sharpness",
     "Svrg": "gengap.optim.svrg",
+    "SweepResult": "gengap.exploration.sweep",
     "Trace": "gengap.measures.curvature.trace",
     "Trajectory": "gengap.measures.landscape.trajectory",
+    "Tuned": "gengap.exploration.tune",
     "Walk": "gengap.optim.entropy_sgd",
     "Worker": "gengap.optim.workers",
     "Workers": "gengap.optim.workers",
@@ -180,6 +187,7 @@ PUBLIC = {
     "convert_span_batch_norm": "gengap.nets.norm_conversion",
     "correct_momentum": "gengap.optim.momentum_correction",
     "covariance_eigenvalues": "gengap.measures.noise.covariance",
+    "critical_batch": "gengap.exploration.branching",
     "curvature_noise_scale": "gengap.measures.noise.curvature_scale",
     "displacement_angle": "gengap.measures.distance",
     "distance": "gengap.measures.distance",
@@ -188,6 +196,7 @@ PUBLIC = {
     "doctor": "gengap.diagnosis.doctor",
     "find_ranks": "gengap.training.ranks",
     "find_rescalings": "gengap.measures.rescalings",
+    "hold_out": "gengap.problem.validation",
     "interpolate": "gengap.measures.landscape.paths",
     "last_batch_statistics": "gengap.nets.norm_conversion",
     "load": "gengap.problem.load",
@@ -219,10 +228,12 @@ PUBLIC = {
     "steep_fraction": "gengap.measures.sharpness.steepness",
     "subspace_overlap": "gengap.measures.noise.covariance",
     "subspace_sharpness": "gengap.measures.sharpness.subspace_sharpness",
+    "sweep": "gengap.exploration.sweep",
     "top_eigenvalues": "gengap.measures.curvature.eigenvalues",
     "trace": "gengap.measures.curvature.trace",
     "train": "gengap.training.solo",
     "trajectory": "gengap.measures.landscape.trajectory",
+    "tune": "gengap.exploration.tune",
     "two_batch_noise_scale": "gengap.measures.noise.batches",
     "usual_measures": "gengap.measures.rescaling",
 }
@@ -236,6 +247,7 @@ __all__ = [
     "Comparison",
     "Conservative",
     "CovarianceEigenvalues",
+    "CriticalBatch",
     "Curvature",
     "CurvatureNoiseScale",
     "Density",
@@ -304,8 +316,10 @@ __all__ = [
     "Study",
     "SubspaceSharpness",
     "Svrg",
+    "SweepResult",
     "Trace",
     "Trajectory",
+    "Tuned",
     "Walk",
     "Worker",
     "Workers",
@@ -320,6 +334,7 @@ __all__ = [
     "convert_span_batch_norm",
     "correct_momentum",
     "covariance_eigenvalues",
+    "critical_batch",
     "curvature_noise_scale",
     "displacement_angle",
     "distance",
@@ -328,6 +343,7 @@ __all__ = [
     "doctor",
     "find_ranks",
     "find_rescalings",
+    "hold_out",
     "interpolate",
     "last_batch_statistics",
     "load",
@@ -359,10 +375,12 @@ __all__ = [
     "steep_fraction",
     "subspace_overlap",
     "subspace_sharpness",
+    "sweep",
     "top_eigenvalues",
     "trace",
     "train",
     "trajectory",
+    "tune",
     "two_batch_noise_scale",
     "usual_measures",
 ]

@@ -7,6 +7,7 @@ import typer
 from gengap import __version__
 from gengap.cli import data, listing
 from gengap.cli.compare import compare, reproduce
+from gengap.cli.critical_batch import critical_batch
 from gengap.cli.doctor import doctor
 from gengap.cli.fit import fit
 from gengap.cli.measure import measure
@@ -14,6 +15,7 @@ from gengap.cli.output import INTERRUPTED
 from gengap.cli.report import report
 from gengap.cli.sweep import sweep
 from gengap.cli.train import train
+from gengap.cli.tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +46,8 @@ app.command()(train)
 app.command()(measure)
 app.command()(sweep)
 app.command()(fit)
+app.command()(tune)
+app.command()(critical_batch)
 app.command()(doctor)
 app.command()(reproduce)
 app.command()(report)

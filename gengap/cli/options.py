@@ -114,6 +114,14 @@ Threads = Annotated[
 Evaluations = Annotated[
     int, typer.Option(help="Measurements of loss and accuracy while training.", min=1, rich_help_panel=RUNNING)
 ]
+Shard = Annotated[
+    bool,
+    typer.Option(
+        "--shard",
+        help="Under torchrun: spread weights, gradients and the optimizer's memory over the processes.",
+        rich_help_panel=RUNNING,
+    ),
+]
 NoiseScale = Annotated[
     bool,
     typer.Option(
@@ -150,19 +158,19 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     fields = read_fields(path) if path else {}
     fields |= settings(options.pop("set") or [])
     options["micro_batch"] = batch(options.get("micro_batch"))
-    epochs, steps, converged = options.pop("epochs"), options.pop("steps"), options.pop("converged")
+    epochs, steps, converged = (options.pop(name, None) for name in ("epochs", "steps", "converged"))
     given: dict[str, Any] = {"epochs": epochs, "steps": steps, "converged": {} if converged else None}
     budgets = [{name: value} for name, value in given.items() if value is not None]
     if len(budgets) > 1:
         raise BadInput("more than one budget was given; choose one of --epochs, --steps and --converged")
     if budgets:
         fields["budget"] = budgets[0]
-    warmup = options.pop("warmup")
+    warmup = options.pop("warmup", None)
     if warmup is not None:
         fields["warmup"] = {"epochs": warmup}
-    milestones = options.pop("milestones")
-    if milestones is not None and options["schedule"] not in {None, "step"}:
-        raise BadInput(f"--milestones goes with the schedule step, not with {options['schedule']}; give one of them")
+    milestones, schedule = options.pop("milestones", None), options.get("schedule")
+    if milestones is not None and schedule not in {None, "step"}:
+        raise BadInput(f"--milestones goes with the schedule step, not with {schedule}; give one of them")
     if milestones is not None:
         options["schedule"] = {"name": "step", "milestones": numbers(milestones, "--milestones", "30,60")}
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}

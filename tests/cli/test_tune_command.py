@@ -1,0 +1,66 @@
+"""gengap tune and gengap critical-batch. Oracle: what a user should read and find."""
+
+import json
+
+import pytest
+
+FEW = ["--train-size", "200", "--network", "smith-le-mlp"]
+TUNE = ["tune", *FEW, "--budget", "steps=10", "--seeds", "1", "--poor", "1", "--batch", "32,64", "--engine", "solo"]
+BRANCH = ["critical-batch", *FEW, "--epochs", "2", "--optimizer", "sgd", "--lr", "0.01", "--batch-size", "10"]
+SHORT = ["--at", "1", "--batch", "20,40", "--branch-samples", "80", "--seeds", "1"]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, anywhere):
+    folder = tmp_path_factory.mktemp("tuned") / "out"
+    return folder, anywhere(*TUNE, "--out", folder, "--json")
+
+
+def test_tuning_ends_in_a_recipe_and_a_page(tuned) -> None:
+    folder, said = tuned
+    assert said.code == 0
+    found = said.json()
+    assert found["recipe"]["batch_size"] == found["chosen"]["batch_size"]
+    assert [stage["name"] for stage in found["stages"]] == ["batch and rate", "batch and momentum", "batch"]
+    assert (folder / "report.html").exists()
+
+
+def test_results_are_not_mixed_by_accident_but_gone_on_with(tuned, anywhere) -> None:
+    folder, said = tuned
+    refused = anywhere(*TUNE, "--out", folder)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    again = anywhere(*TUNE, "--out", folder, "--json", "--resume")
+    assert again.json() == said.json()
+
+
+def test_a_forecast_trains_nothing(tmp_path, anywhere) -> None:
+    said = anywhere(*TUNE, "--out", tmp_path / "none", "--dry-run", "--json")
+    assert [row["batch_size"] for row in said.json()["work"]] == [32, 64]
+    assert not (tmp_path / "none").exists()
+
+
+def test_branches_are_shown_and_kept(tmp_path, anywhere) -> None:
+    said = anywhere(*BRANCH, *SHORT, "--out", tmp_path / "b", "--quiet")
+    assert said.code == 0
+    assert "critical batch" in said.out
+    found = json.loads((tmp_path / "b" / "critical-batch.json").read_text())
+    assert [row["batch_size"] for row in found["points"][0]["crossing"]["sizes"]] == [10, 20, 40]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*TUNE[:-4], "--batch", "0,5"], "batch"),
+        ([*TUNE, "--lr", "-1"], "lr"),
+        ([*BRANCH, "--lr-rule", "cubic"], "--lr-rule is 'cubic'"),
+        ([*BRANCH, "--at", "2"], "at is"),
+        ([*BRANCH, "--batch", "5"], "batch_sizes is"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(tmp_path, anywhere, words: list, said: str) -> None:
+    found = anywhere(*words, "--out", tmp_path / "x", "--quiet")
+    assert found.code == 2
+    assert said in found.err
+    assert "Traceback" not in found.err
+    assert len(found.err.strip().splitlines()) == 1
