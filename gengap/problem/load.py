@@ -146,9 +146,8 @@ def fitting(builder: str, network: str, input_shape: tuple[int, ...], classes: i
     """
     takes = inspect.signature(resolve(builder)).parameters
     fixed = {key: value for key, value in (("input_shape", input_shape), ("classes", classes)) if key in takes}
-    return partial(
-        fitted, builder, network, input_shape, fixed
-    )  # unlike an inner function it can go to other processes
+    # unlike a function inside this one it can go to other processes
+    return partial(fitted, builder, network, input_shape, fixed)
 
 
 def fitted(builder: str, network: str, input_shape: tuple[int, ...], fixed: dict[str, Any]) -> nn.Module:
