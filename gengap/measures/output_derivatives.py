@@ -1,6 +1,7 @@
 """The derivatives of a network's outputs by its weights, J, known by products with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,83 +12,95 @@ from gengap.measures.session import Session
 from gengap.measures.trees import ravel, unravel
 
 
-class OutputDerivatives:
-    """J, the derivatives of all outputs of a loss's samples by the weights, known by products with it.
+@dataclass(frozen=True, slots=True)
+class OutputMoments:
+    """Moments of the derivatives g of an output, over samples and outputs; M = <g g'>.
+
+    Attributes:
+        mean: <g>, shape (P,).
+        squares: estimates of <g^2>, without bias, shape (P,).
+        images: M z for every direction z, each of shape (P,).
+    """
+
+    mean: Tensor
+    squares: Tensor
+    images: list[Tensor]
+
+
+class OutputGraph:
+    """J for the samples of one piece, as a graph that can be gone through forwards and backwards.
+
+    Args:
+        piece: the samples.
+        own: the weights, which require a gradient.
+
+    Attributes:
+        size: outputs, those of all samples together.
+
+    Raises:
+        BadInput: the outputs have no derivative.
+    """
+
+    def __init__(self, piece: SamplePiece, own: Mapping[str, Tensor]) -> None:
+        self._own, self._leaves = own, list(own.values())
+        with torch.enable_grad():
+            outputs = piece.outputs(own)
+            if not outputs.requires_grad:
+                raise BadInput(
+                    "the outputs do not depend on the weights in a way torch can differentiate; check the network"
+                )
+            self._outputs = outputs.reshape(-1)
+            self._weight = torch.zeros_like(self._outputs, requires_grad=True)
+            back = torch.autograd.grad(self._outputs, self._leaves, self._weight, create_graph=True, allow_unused=True)
+        self.size = len(self._outputs)
+        self._linked = [(i, g) for i, g in enumerate(back) if g is not None]
+
+    def times(self, direction: Tensor) -> Tensor:
+        """Return J v: how fast each output rises along v of shape (P,); shape (size,).
+
+        The product with the transpose is linear in what it multiplies; its derivative by that is J.
+        """
+        along = list(unravel(direction, self._own).values())
+        outs, risen = [g for _, g in self._linked], [along[i] for i, _ in self._linked]
+        return torch.autograd.grad(outs, self._weight, risen, retain_graph=True)[0]
+
+    def transposed(self, weights: Tensor) -> Tensor:
+        """Return the sum of the derivatives of the outputs with weights of shape (size,); shape (P,)."""
+        found = torch.autograd.grad(self._outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
+        pairs = zip(found, self._leaves, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).detach().reshape(-1) for g, p in pairs])
+
+
+def output_moments(
+    session: Session, what: str, *, directions: Sequence[Tensor], probes: int, seed: int
+) -> OutputMoments:
+    """Measure moments of the derivatives of the outputs.
 
     Args:
         session: loss, weights and memory.
         what: the measure, for messages.
-    """
-
-    def __init__(self, session: Session, what: str) -> None:
-        self._session, self._what = session, what
-        self._own = {name: p.detach().clone().requires_grad_() for name, p in session.params.items()}
-        self._leaves = list(self._own.values())
-        self._size = 0
-
-    def mean(self) -> Tensor:
-        """Return <g>, the mean over samples and outputs, shape (P,)."""
-        total, self._size = torch.zeros_like(ravel(self._own)), 0
-        for piece in self._pieces():
-            with torch.enable_grad():
-                y = piece.outputs(self._own)
-            self._size += y.numel()
-            total += self._joined(
-                torch.autograd.grad(check_linked(y), self._leaves, torch.ones_like(y), allow_unused=True)
-            )
-        return total / self._size
-
-    def squares(self, probes: int, seed: int) -> Tensor:
-        """Estimate <g^2> of every weight, shape (P,), from random signs over the outputs; after `mean`, which counts."""
-        rng = torch.Generator().manual_seed(seed)
-        total = torch.zeros_like(ravel(self._own))
-        for _ in range(probes):
-            pulled = torch.zeros_like(total)
-            for piece in self._pieces():
-                with torch.enable_grad():
-                    y = piece.outputs(self._own)
-                signs = 2.0 * torch.randint(2, y.shape, generator=rng) - 1
-                pulled += self._joined(torch.autograd.grad(y, self._leaves, signs.to(y), allow_unused=True))
-            total += pulled.square()
-        return total / (probes * self._size)
-
-    def moment(self, z: Tensor) -> Tensor:
-        """Return M z, shape (P,), for z of that shape; after `mean`, which counts."""
-        total, along = torch.zeros_like(z), list(unravel(z, self._own).values())
-        for piece in self._pieces():
-            with torch.enable_grad():
-                y = piece.outputs(self._own)
-                weight = torch.zeros_like(y, requires_grad=True)
-                back = torch.autograd.grad(y, self._leaves, weight, create_graph=True, allow_unused=True)
-            # the product with the transpose is linear in what it multiplies; its derivative by that is J
-            linked = [i for i, b in enumerate(back) if b is not None]
-            (risen,) = torch.autograd.grad(
-                [back[i] for i in linked], weight, [along[i] for i in linked], retain_graph=True
-            )
-            total += self._joined(torch.autograd.grad(y, self._leaves, risen, allow_unused=True))
-        return total / self._size
-
-    def _pieces(self) -> Iterator[SamplePiece]:
-        return sample_pieces(self._session.loss, self._session.params, self._what)
-
-    def _joined(self, parts: Sequence[Tensor | None]) -> Tensor:
-        """Join gradients to one vector, zero for weights that the outputs do not depend on."""
-        pairs = zip(parts, self._leaves, strict=True)
-        return torch.cat([(torch.zeros_like(p) if g is None else g).detach().reshape(-1) for g, p in pairs])
-
-
-def check_linked(outputs: Tensor) -> Tensor:
-    """Refuse outputs that no weight has a say in.
-
-    Args:
-        outputs: of a network whose weights require a gradient.
+        directions: z, each of shape (P,).
+        probes: random vectors of signs u over the outputs, from which <g^2> is the mean of (J'u)^2.
+        seed: of these.
 
     Returns:
-        The same.
+        The moments, after one pass over the samples. Costs three backward passes for each direction and one for each probe.
 
     Raises:
-        BadInput: there is no derivative.
+        BadInput: the loss knows no samples, or the outputs have no derivative.
     """
-    if not outputs.requires_grad:
-        raise BadInput("the outputs do not depend on the weights in a way torch can differentiate; check the network")
-    return outputs
+    own = {name: p.detach().clone().requires_grad_() for name, p in session.params.items()}
+    rng = torch.Generator().manual_seed(seed)
+    zero, count = torch.zeros_like(ravel(own)), 0
+    mean, squares, images = zero.clone(), zero.clone(), [zero.clone() for _ in directions]
+    for piece in sample_pieces(session.loss, session.params, what):
+        graph = OutputGraph(piece, own)
+        ones = torch.ones(graph.size).to(zero)
+        mean += graph.transposed(ones)
+        for _ in range(probes):
+            signs = 2.0 * torch.randint(2, (graph.size,), generator=rng) - 1
+            squares += graph.transposed(signs.to(zero)).square() / probes
+        for image, z in zip(images, directions, strict=True):
+            image += graph.transposed(graph.times(z))
+        count += graph.size
+    return OutputMoments(mean / count, squares / count, [image / count for image in images])

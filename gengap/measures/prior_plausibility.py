@@ -13,7 +13,7 @@ from gengap.core.estimate import Estimate, mean, paired_ratio
 from gengap.core.events import Listener, Progress, silent
 from gengap.core.records import Record
 from gengap.core.seeds import stream
-from gengap.measures.output_derivatives import OutputDerivatives
+from gengap.measures.output_derivatives import OutputMoments, output_moments
 from gengap.measures.protocols import LossFunction
 from gengap.measures.records import Conditions
 from gengap.measures.session import DEFAULT_LIMIT, measuring
@@ -84,15 +84,6 @@ class PriorPlausibility(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
-    """What one half of the samples says: <g>, estimates of <g^2>, and M z for every probe z, each of shape (P,)."""
-
-    mean: Tensor
-    squares: Tensor
-    images: list[Tensor]
-
-
-@dataclass(frozen=True, slots=True)
 class Moments:
     """Sums over the weights of one tensor, or of all: tr M, |<g>|^2, |M|^2 over its rows, and the part on the diagonal."""
 
@@ -124,8 +115,8 @@ def prior_plausibility(
     The samples are cut into halves, and what is squared is a product of one half with the other, so that few samples or
     probes make the estimates noisy and not wrong.
 
-    Costs for each initialisation and each probe some fourteen products with J or its transpose, and memory
-    for two copies of the weights.
+    Costs for each initialisation and each probe some fourteen backward passes, and memory for three
+    copies of the weights.
 
     Args:
         problem: its network is made afresh for each seed; the samples are of its training set.
@@ -173,11 +164,11 @@ def measured(
 ) -> tuple[dict[str, Moments], Conditions]:
     """Measure one initialisation: moments by the name of a weight tensor, and "" for all of them."""
     halves = []
+    directions = list(signs(params, probes, seed))
     for h, loss in enumerate(losses):
-        with measuring(loss, params, passes="product", vectors=2 * probes + 6, memory_limit=memory_limit) as session:
-            outputs = OutputDerivatives(session, WHAT)
-            middle, squares = outputs.mean(), outputs.squares(CHEAPER * probes, stream(seed, "outputs", h))
-            halves.append(Half(middle, squares, [outputs.moment(z) for z in signs(params, probes, seed)]))
+        with measuring(loss, params, passes="product", vectors=3 * probes + 6, memory_limit=memory_limit) as session:
+            drawn = stream(seed, "outputs", h)
+            halves.append(output_moments(session, WHAT, directions=directions, probes=CHEAPER * probes, seed=drawn))
             conditions = session.conditions()
     ends = list(accumulate(p.numel() for p in params.values()))
     places = [slice(a, b) for a, b in pairwise([0, *ends])]
@@ -194,7 +185,7 @@ def signs(params: dict[str, Tensor], probes: int, seed: int) -> Iterator[Tensor]
         yield (2.0 * torch.randint(2, vector.shape, generator=rng) - 1).to(vector)
 
 
-def moments(a: Half, b: Half, part: slice) -> Moments:
+def moments(a: OutputMoments, b: OutputMoments, part: slice) -> Moments:
     """Estimate the sums of one part of the weights: what is squared is a product of both halves."""
     products = [dot(x[part], y[part]) for x, y in zip(a.images, b.images, strict=True)]
     return Moments(

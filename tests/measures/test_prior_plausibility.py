@@ -10,7 +10,7 @@ from torch import nn
 import gengap
 from gengap.core.errors import BadInput
 from gengap.core.seeds import stream
-from gengap.measures.output_derivatives import OutputDerivatives
+from gengap.measures.output_derivatives import output_moments
 from gengap.measures.prior_plausibility import prior_plausibility
 from gengap.measures.session import measuring
 
@@ -98,10 +98,13 @@ def test_products_are_those_of_the_dense_derivatives(batch_norm):
     n, P = J.shape
     z = torch.randn(P, generator=rng, dtype=torch.float64)
     with measuring(problem.loss_function("train", batch_norm="batch"), params, passes="product") as session:
-        found = OutputDerivatives(session, "test")
-        torch.testing.assert_close(found.mean(), J.mean(0), rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(found.moment(z), J.T @ (J @ z) / n, rtol=1e-6, atol=1e-9)
-        draws = torch.stack([found.squares(1, k) for k in range(100)])
+        found = output_moments(session, "test", directions=[z, 2 * z], probes=4, seed=0)
+        draws = torch.stack([
+            output_moments(session, "test", directions=[], probes=1, seed=k).squares for k in range(100)
+        ])
+    torch.testing.assert_close(found.mean, J.mean(0), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.images[0], J.T @ (J @ z) / n, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.images[1], 2 * found.images[0])
     errors = draws.std(0) / 10
     assert ((draws.mean(0) - J.square().mean(0)).abs() <= 5 * errors + 1e-12).all()
     assert errors.mean() < 0.2 * J.square().mean()
