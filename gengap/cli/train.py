@@ -60,6 +60,7 @@ def train(
             rich_help_panel=o.RUNNING,
         ),
     ] = None,
+    shard: o.Shard = False,
     noise_scale: o.NoiseScale = False,
     noise_overhead: o.NoiseOverhead = 0.03,
     device: o.Device = "cpu",
@@ -126,7 +127,7 @@ def train(
             show_plan(made, whole, device, evaluations, json=json)
         return
     how: dict[str, Any] = {"device": device, "evaluations": evaluations, "checkpoint": checkpoint, "ranks": ranks}
-    how |= {"noise_scale": noise_scale, "noise_overhead": noise_overhead}
+    how |= {"shard": shard, "noise_scale": noise_scale, "noise_overhead": noise_overhead}
     if snapshots:
         how["probe"] = Probe(SnapshotFolder(out / "snapshots"), count=snapshots)
     with Reporter(quiet or ranks.rank > 0) as reporter:

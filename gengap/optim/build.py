@@ -98,8 +98,9 @@ def plain(recipe: Recipe, groups: list[Group]) -> Optimizer:
     entry = OPTIMIZERS[recipe.optimizer]
     said = {name: getattr(recipe, name) for name in entry.arguments}
     options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-    device = groups[0]["params"][0].device.type
-    if device in FUSED.get(recipe.optimizer, ()):
+    first = groups[0]["params"][0]
+    whole = not hasattr(first, "to_local")  # parts of tensors have no fused kernels for all of these
+    if whole and first.device.type in FUSED.get(recipe.optimizer, ()):
         options["fused"] = True
     make: Callable[..., Optimizer] = resolve(entry.builder)
     return make(groups, **options)

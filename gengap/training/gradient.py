@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from gengap.core.recipe import Recipe
 from gengap.core.recipe.schedules import BatchDynamic
+from gengap.training.batches import kept_together
 from gengap.training.exchange import Exchange
 from gengap.training.minibatch import Minibatch
 from gengap.training.objective import Objective
 from gengap.training.ranks import Ranks
+from gengap.training.sharded import ShardedExchange, is_sharded
 
 
 class Gradient:
@@ -45,11 +46,9 @@ class Gradient:
         shared = ranks.size > 1
         self.at_once = not (dynamic or self.chunks or micro_batch or shared)
         normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        self.in_step = (
-            shared and normed and recipe.norm_span != "rank"
-        )  # batch norm speaks to other processes in every pass
-        span = span_of(recipe, ranks)
-        self.exchange = Exchange(model, ranks, span=span, early=not self.in_step) if shared else None
+        spans = normed and recipe.norm_span != "rank"  # batch norm speaks to other processes in every pass
+        self.in_step = shared and (spans or is_sharded(model))
+        self.exchange = exchange_of(model, recipe, ranks, early=not self.in_step) if shared else None
 
     def __call__(self, batch: Minibatch) -> Tensor:
         """Compute the gradient.
@@ -155,13 +154,22 @@ class Gradient:
 
     def longest(self, total: int, low: int, high: int) -> int:
         """Give the most samples of a part of a batch that one of the processes has."""
-        ends = [total * rank // self.ranks.size for rank in range(self.ranks.size + 1)]
-        return max(overlap(start, stop, low, high) for start, stop in pairwise(ends))
+        size, unit = self.ranks.size, kept_together(self.recipe, total)
+        parts = [Ranks(rank, size).share(total, unit) for rank in range(size)]
+        return max(overlap(start, stop, low, high) for start, stop in parts)
 
 
 def overlap(start: int, stop: int, low: int, high: int) -> int:
     """Count what two ranges share."""
     return max(0, min(stop, high) - max(start, low))
+
+
+def exchange_of(model: nn.Module, recipe: Recipe, ranks: Ranks, *, early: bool) -> Exchange | ShardedExchange:
+    """Make what adds gradients up over processes."""
+    span = span_of(recipe, ranks)
+    if is_sharded(model):
+        return ShardedExchange(model, ranks, span=span)
+    return Exchange(model, ranks, span=span, early=early)
 
 
 def span_of(recipe: Recipe, ranks: Ranks) -> int:

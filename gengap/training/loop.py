@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,9 @@ from gengap.training.network import make_augment, make_network
 from gengap.training.noise_readings import NoiseReadings
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
+from gengap.training.sharded import Policy, is_sharded, told_of_parts, whole
+from gengap.training.sharded import shard as spread
+from gengap.training.sharded_evaluation import ShardedEvaluation
 from gengap.training.sharing import dropout_seed, told_of_sharing
 from gengap.training.snapshots import Probe, Showing, Snapshot
 from gengap.training.start import take_up
@@ -57,6 +60,7 @@ class Training:
         start: weights and buffers by name to begin with, in place of fresh ones.
         memory: `state_dict` of an optimizer of the same kind to go on with.
         noise: share of the time that reading the gradient noise scale may take; None: it is not read.
+        shard: spread weights, gradients and the optimizer's memory over the processes; or what chooses the blocks (`Policy`).
     """
 
     def __init__(  # noqa: PLR0913 - what a run depends on
@@ -73,6 +77,7 @@ class Training:
         start: Mapping[str, Tensor] | None = None,
         memory: Mapping[str, Any] | None = None,
         noise: float | None = None,
+        shard: bool | Policy = False,
     ) -> None:
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
         self.problem, self.recipe, self.device, self.listen = problem, recipe, device, listen
@@ -81,9 +86,12 @@ class Training:
         self.due = evaluation_steps(self.plan, evaluations)
         self.showing = Showing(probe, self.plan.steps)
         self.ranks, self.batch_size = ranks, self.plan.batch_size
-        self.model = make_network(problem, recipe, device, start=start, processes=ranks.size)
+        origin = torch.device("cpu") if shard else device  # a sharded network is never whole on its device
+        self.model = make_network(problem, recipe, origin, start=start, processes=ranks.size)
+        if shard:
+            spread(self.model, ranks, device, None if shard is True else shard)
         self.augment = make_augment(recipe, self.train)
-        self.initial = copies(self.model.named_parameters())
+        self.initial = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizer = build(
             recipe,
             self.model,
@@ -101,7 +109,7 @@ class Training:
             self.noise = NoiseReadings(self.gradient, self.optimizer, most=noise, clock=self._training_clock)
             self.update = self.noise.around(self.update)
         check_meetings(recipe, self.plan.steps)
-        self.evaluation = Evaluation(problem, ranks)
+        self.evaluation = ShardedEvaluation(problem, ranks, self.model, device) if shard else Evaluation(problem, ranks)
         self.history: list[Point] = []
         self.pending: list[tuple[Tensor, int]] = []
         self.outcome: Outcome | None = None
@@ -122,6 +130,8 @@ class Training:
             self.listen(Message(rule))
         for text in told_of_sharing(self.recipe, self.ranks, self.gradient.micro_batch):
             self.listen(Message(text))
+        if is_sharded(self.model):
+            self.listen(Message(told_of_parts(self.model)))
         self._evaluate()
         check_start(self.history[0])
         self._show_if_due()
@@ -297,9 +307,9 @@ class Training:
         shown = Snapshot(
             step=self.step,
             samples=self.samples,
-            params=copies(self.model.named_parameters()),
-            initial_params=copies(self.initial.items()),
-            buffers=copies(self.model.named_buffers()),
+            params=whole(self.model.named_parameters()),
+            initial_params=whole(self.initial.items()),
+            buffers=whole(self.model.named_buffers()),
             run=f"{self.recipe.key}/{self.problem.fingerprint}",
             memory=copy.deepcopy(self.optimizer.state_dict()) if self.showing.with_memory else None,
         )
@@ -327,9 +337,9 @@ class Training:
             recipe=self.recipe,
             outcome=stopped if self.interrupted or self.outcome is None else self.outcome,
             history=tuple(self.history),
-            params=copies(self.model.named_parameters()),
-            initial_params=self.initial,
-            buffers=copies(self.model.named_buffers()),
+            params=whole(self.model.named_parameters()),
+            initial_params=whole(self.initial.items()),
+            buffers=whole(self.model.named_buffers()),
             cost=Cost(
                 self.seconds,
                 self.evaluation_seconds,
@@ -340,11 +350,6 @@ class Training:
             ),
             noise_scale=tuple(self.noise.readings) if self.noise else (),
         )
-
-
-def copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Copy tensors out of the graph."""
-    return {name: value.detach().clone() for name, value in named}
 
 
 def check_meetings(recipe: Recipe, steps: int) -> None:

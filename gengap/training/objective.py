@@ -1,7 +1,7 @@
 """What a recipe minimises: the mean loss of a batch, with whatever it adds to that."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ def make_objective(model: nn.Module, loss: Loss, recipe: Recipe) -> Objective:
 
 
 def nothing(model: nn.Module, batch: Minibatch, recipe: Recipe) -> Tensor:
-    """Take part without a sample in what other processes do, whose batch norm waits for the statistics of this one.
+    """Take part without a sample in what other processes do, whose batch norm or sharded weights wait for this one.
 
     Args:
         model: in training mode.
@@ -68,8 +68,29 @@ def nothing(model: nn.Module, batch: Minibatch, recipe: Recipe) -> Tensor:
             f"a batch of {batch.total} samples leaves a process without one, which batch norm over processes does not allow "
             f"beside adversarial or stability; set drop_last, choose another batch_size, or fewer processes"
         )
-    zero: Tensor = feed(model, batch.inputs).sum() * 0
+    with without_statistics(model) if recipe.norm_span == "rank" else nullcontext():
+        zero: Tensor = feed(model, batch.inputs).sum() * 0
     return zero
+
+
+@contextmanager
+def without_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norm neither take nor keep the statistics of no samples, which are no numbers.
+
+    Args:
+        model: in training mode.
+
+    Yields:
+        Nothing.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    try:
+        for norm in norms:
+            norm.eval()
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:

@@ -22,6 +22,7 @@ T = TypeVar("T")
 TIMEOUT = 600.0  # seconds
 POLL = 0.05  # seconds between looks for a word of rank 0
 PATIENCE = 1.0  # seconds in which those that are still there notice that somebody is not
+BROKEN = ("gloo", "nccl", "connection")  # one of these is in what torch says of a line that does not answer
 BUCKET = 25 * 2**20  # bytes of one message: long enough to use the line, short enough to begin early
 
 
@@ -176,6 +177,24 @@ class Ranks:
                 f"{lost(self._missing())} of {self.size} ({why}); what was finished is kept, start again with --resume, "
                 f"on any number of processes"
             ) from error
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Do the same for messages that torch sends by itself in the block, whose other errors are left as they are.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            RuntimeError: another error.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not any(word in str(error).lower() for word in BROKEN):
+                raise
+            with self._together():
+                raise
 
     def _missing(self) -> list[int]:
         """Find the processes that do not notice that something is wrong: [] where nobody can tell."""

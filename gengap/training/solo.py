@@ -19,6 +19,7 @@ from gengap.training.interrupt import stop_on_interrupt
 from gengap.training.loop import Training
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
+from gengap.training.sharded import Policy, check_shardable, whole
 from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
 from gengap.training.start import Start, as_start, fingerprint, memory_of
@@ -43,6 +44,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     start: Start | None = None,
     noise_scale: bool = False,
     noise_overhead: float = 0.03,
+    shard: bool | Policy = False,
 ) -> Run:
     """Train a problem by a recipe.
 
@@ -75,6 +77,9 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             first. The run has the same bits as without.
         noise_overhead: share of the training time that this may take, in (0, 1]; 1 reads at every update. A short run needs
             more than the default for a number: at least 8 updates must be read.
+        shard: spread weights, gradients and the optimizer's memory over the ranks, each holding a part of every tensor; blocks
+            are put together when they are used. A function of a module chooses the blocks; True: the modules in Sequential and
+            ModuleList. Results and checkpoints are whole, and a checkpoint can be taken up without.
 
     Returns:
         The run, the same on all ranks. A loss that is not finite is an outcome ("diverged at step k"), and so is Ctrl-C
@@ -82,8 +87,8 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
 
     Raises:
         BadInput: the batch is larger than the training set, the loss of the untrained network is not finite, the device
-            is not there, the checkpoint belongs to another run, the probe asks for updates that are not made, or there is nothing
-            to read the noise scale from.
+            is not there, the checkpoint belongs to another run, the probe asks for updates that are not made, there is nothing to
+            read the noise scale from, or the recipe needs whole weights where these are sharded.
         OutOfSpace: a checkpoint does not fit the disk; the one before it is still there.
         LostRank: another process is gone; the checkpoint lets the run go on with any number of them.
     """
@@ -92,6 +97,8 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     place = find_device(device)
     resolved = recipe.resolved(len(problem.samples("train")))
     check_sharing(problem, resolved, ranks)
+    if shard:
+        check_shardable(resolved, ranks, noise_scale=noise_scale)
     devices, shown = [place] if place.type == "cuda" else [], as_probe(probe)
     if ranks.rank:
         listen, shown = silent, replace(shown, call=unseen) if shown else None
@@ -108,6 +115,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
             start=as_start(start),
             memory=memory_of(start),
             noise=noise_overhead if noise_scale else None,
+            shard=shard,
         )
         keeper = None
         if checkpoint is not None:
@@ -115,7 +123,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
         if keeper:
             keeper.resume(listen)
         training.begin()
-        with explained():
+        with explained(), ranks.reached():
             training.run(stop, keeper.save_when_due if keeper else lambda: None)
         if keeper and (checkpoint_end or training.interrupted):
             keeper.save()
@@ -208,7 +216,7 @@ class Keeper:
         self, training: Training, path: Path, every: float, *, given: bool = False, ahead: bool = True
     ) -> None:
         self.training, self.path, self.every, self.ahead = training, path, every, ahead
-        begun = f" from {fingerprint(training.initial)}" if given else ""
+        begun = f" from {fingerprint(whole(training.initial.items()))}" if given else ""
         self.identity = Identity(f"{training.recipe.key}{begun}", training.problem.fingerprint)
         self.last = time.monotonic()
 

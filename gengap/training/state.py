@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from gengap.training.checkpoint import pack_optimizer, random_state, restore_random_state, unpack_optimizer
 from gengap.training.loop import Training
 from gengap.training.run import Outcome, Point
+from gengap.training.sharded import is_sharded, load_parts, part_like, whole
 from gengap.training.sharing import dropout_seed
 
 COUNTERS = (
@@ -42,6 +43,8 @@ def pack(training: Training) -> tuple[dict[str, Any], dict[str, Tensor]]:
     numbers["outcome"] = asdict(training.outcome) if training.outcome else None
     tensors = {f"model/{k}": v for k, v in training.model.state_dict().items()}
     tensors |= {f"initial/{k}": v for k, v in training.initial.items()} | memory
+    if is_sharded(training.model):
+        tensors = whole(tensors.items(), keep=training.ranks.rank == 0)  # who writes
     tensors |= random_state(training.device, training.ranks)
     return numbers, tensors
 
@@ -56,7 +59,7 @@ def unpack(training: Training, numbers: dict[str, Any], tensors: dict[str, Tenso
     training.showing.go_on_from(training.step)
     training.outcome = Outcome(**numbers["outcome"]) if numbers["outcome"] else None
     model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-    training.model.load_state_dict(model)
+    load_parts(training.model, model)
     training.optimizer.load_state_dict(unpack_optimizer(numbers["optimizer"], tensors))
     match_layouts(training.optimizer)
     if training.gradient.halves is not None and numbers.get("halves"):
@@ -70,8 +73,11 @@ def unpack(training: Training, numbers: dict[str, Any], tensors: dict[str, Tenso
 
 
 def match_layouts(optimizer: Optimizer) -> None:
-    """Lay the memory of an optimizer out as its weights are: fused kernels pair the two by their place in storage."""
+    """Lay the memory of an optimizer out as its weights are, in parts where they are parts.
+
+    Fused kernels pair the two by their place in storage.
+    """
     for weight, memory in optimizer.state.items():
         for name, value in memory.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                memory[name] = torch.empty_like(weight).copy_(value)
+                memory[name] = torch.empty_like(weight).copy_(part_like(value, weight))
