@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from gengap.diagnosis.doctor import doctor
     from gengap.diagnosis.finding import Diagnosis, Finding
     from gengap.exploration.branching import CriticalBatch, critical_batch
-    from gengap.exploration.sweep import SweepResult, sweep
+    from gengap.exploration.sweep import SweepResult, stored_sweep, sweep
     from gengap.exploration.tune import Tuned, tune
+    from gengap.fitting.fit import Fits, fit
     from gengap.measurement.run import Measurement, measure
     from gengap.measures.curvature.density import Density, spectral_density
     from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
@@ -83,7 +84,11 @@ if TYPE_CHECKING:
     from gengap.problem.validation import hold_out
     from gengap.store.store import Store
     from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
+    from gengap.theory.critical_batch import fit_critical_batch
+    from gengap.theory.noise_prediction import predict_cost
     from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
+    from gengap.theory.performance_model import large_batch_race, plan_training
+    from gengap.theory.step_time import fit_step_time
     from gengap.training.parts import SampleLR, ScheduledBatchSampler
     from gengap.training.piggyback import Piggyback, piggyback
     from gengap.training.ranks import Ranks, find_ranks
@@ -114,6 +119,7 @@ PUBLIC = {
     "Estimate": "gengap.core.estimate",
     "Evidence": "gengap.measures.evidence.log_evidence",
     "Finding": "gengap.diagnosis.finding",
+    "Fits": "gengap.fitting.fit",
     "FullBatchGradientDescent": "gengap.optim.full_batch",
     "GengapError": "gengap.core.errors",
     "GhostBatchNorm1d": "gengap.nets.norms",
@@ -196,8 +202,12 @@ PUBLIC = {
     "doctor": "gengap.diagnosis.doctor",
     "find_ranks": "gengap.training.ranks",
     "find_rescalings": "gengap.measures.rescalings",
+    "fit": "gengap.fitting.fit",
+    "fit_critical_batch": "gengap.theory.critical_batch",
+    "fit_step_time": "gengap.theory.step_time",
     "hold_out": "gengap.problem.validation",
     "interpolate": "gengap.measures.landscape.paths",
+    "large_batch_race": "gengap.theory.performance_model",
     "last_batch_statistics": "gengap.nets.norm_conversion",
     "load": "gengap.problem.load",
     "load_checkpoint": "gengap.problem.checkpoint",
@@ -211,7 +221,9 @@ PUBLIC = {
     "no_decay_groups": "gengap.optim.groups",
     "noise_scale": "gengap.measures.noise.noise_scale",
     "piggyback": "gengap.training.piggyback",
+    "plan_training": "gengap.theory.performance_model",
     "plane": "gengap.measures.landscape.plane",
+    "predict_cost": "gengap.theory.noise_prediction",
     "random_rise": "gengap.measures.sharpness.random_rise",
     "randomise_labels": "gengap.data.labels",
     "read_study": "gengap.studies.study",
@@ -226,6 +238,7 @@ PUBLIC = {
     "smooth": "gengap.objectives.label_smoothing",
     "spectral_density": "gengap.measures.curvature.density",
     "steep_fraction": "gengap.measures.sharpness.steepness",
+    "stored_sweep": "gengap.exploration.sweep",
     "subspace_overlap": "gengap.measures.noise.covariance",
     "subspace_sharpness": "gengap.measures.sharpness.subspace_sharpness",
     "sweep": "gengap.exploration.sweep",
@@ -261,6 +274,7 @@ __all__ = [
     "Estimate",
     "Evidence",
     "Finding",
+    "Fits",
     "FullBatchGradientDescent",
     "GengapError",
     "GhostBatchNorm1d",
@@ -343,8 +357,12 @@ __all__ = [
     "doctor",
     "find_ranks",
     "find_rescalings",
+    "fit",
+    "fit_critical_batch",
+    "fit_step_time",
     "hold_out",
     "interpolate",
+    "large_batch_race",
     "last_batch_statistics",
     "load",
     "load_checkpoint",
@@ -358,7 +376,9 @@ __all__ = [
     "no_decay_groups",
     "noise_scale",
     "piggyback",
+    "plan_training",
     "plane",
+    "predict_cost",
     "random_rise",
     "randomise_labels",
     "read_study",
@@ -373,6 +393,7 @@ __all__ = [
     "smooth",
     "spectral_density",
     "steep_fraction",
+    "stored_sweep",
     "subspace_overlap",
     "subspace_sharpness",
     "sweep",
