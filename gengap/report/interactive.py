@@ -161,7 +161,7 @@ def layout(figure: Figure) -> dict[str, Any]:
     """Describe axes, guides and colours."""
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "var(--ink)"}
     found: dict[str, Any] = {
-        "xaxis": plotly_axis(figure.x) | {"showgrid": bool(figure.left.names)},
+        "xaxis": plotly_axis(figure.x) | {"showgrid": bool(figure.left.names) and figure.tiles is None},
         "yaxis": plotly_axis(figure.left)
         | {"showgrid": not figure.left.names and figure.surface is None and figure.tiles is None},
         "paper_bgcolor": "var(--paper)",

@@ -8,6 +8,7 @@ from gengap.report import numbers
 from gengap.report.sweep.view import Line, Sweep, Way, interval, rule, shown_together, value, way_of
 
 Fit = Mapping[str, Any]
+MOST_CLAUSES = 2  # more is left to the table
 AXES = {"lr": "learning rate", "train_size": "training-set size", "momentum": "1 / (1 \N{MINUS SIGN} m)"}
 NUMBERS = {
     "regimes": "Transition batch",
@@ -47,21 +48,21 @@ def clauses(sweep: Sweep, way: Way) -> list[str]:
 
     Args:
         sweep: the sweep.
-        way: how the best run was trained; it is asked first, then those that stand beside it.
+        way: how the best run was trained; one that stands beside it is asked where more was fitted to that.
 
     Returns:
-        Clauses without a full stop.
+        Clauses without a full stop, all of one way of training.
     """
     beside = [line.way for line in next(iter(shown_together(sweep)), ())]
-    ways = sorted(beside, key=lambda one: one != way)
-    groups = [(one, group) for one in ways if (group := group_of(sweep, one)) is not None]
     found = []
-    for say in (regime_clause, rate_clause, critical_clause):
-        said = ((one, say(sweep, group)) for one, group in groups)
-        first = next(((one, clause) for one, clause in said if clause), None)
-        if first is not None:
-            found.append(first[1] if len(groups) == 1 else f"with {rule(first[0])} {first[1]}")
-    return found
+    for one in sorted(beside, key=lambda one: one != way):
+        group = group_of(sweep, one)
+        said = [say(sweep, group) for say in (regime_clause, rate_clause, critical_clause)] if group else []
+        found.append((one, [clause for clause in said if clause][:MOST_CLAUSES]))
+    if not found:
+        return []
+    asked, said = max(found, key=lambda each: len(each[1]))
+    return [f"with {rule(asked)}, {said[0]}", *said[1:]] if said and len(beside) > 1 else said
 
 
 def regime_clause(sweep: Sweep, group: Fit) -> str:

@@ -69,7 +69,7 @@ def grid(sweep: Sweep, line: Line, *, alone: bool) -> Figure | None:
         f"{parts.setting(line.way, alone=True)}. Mean over finished seeds; steps of the colour count from the best. "
         f"Line: the best learning rate of each batch size.{said} Bare: no run.",
         replace(parts.at_values(parts.BATCH, map(float, batches)), limits=(x[0], x[-1])),
-        replace(parts.at_values("Learning rate", rates), limits=(y[0], y[-1])),
+        replace(parts.at_values("Learning rate", rates, upright=True), limits=(y[0], y[-1])),
         (*crosses, ridge, dots),
         key=(Key("best lr", "ink", "dots"), *([Key("diverged", "loss", "cross")] if crosses else [])),
         tiles=tiles,

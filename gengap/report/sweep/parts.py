@@ -12,7 +12,8 @@ from gengap.report.sweep.view import Sweep, Way, interval, named, rule, value
 Estimates = Sequence[Mapping[str, Any] | None]
 ORDER: tuple[Role, ...] = ("noise", "curvature", "accuracy", "large", "small", "remedy")
 MOST = 6  # lines that a reader can tell apart in one picture
-ROOM_FOR_TICKS = 7
+ROOM_FOR_TICKS, GAP = 44, 2  # characters side by side, and between two
+MOST_ROWS = 10  # ticks one above the other
 LOGARITHMIC = 100.0  # a larger ratio than this hides the small values on a linear axis
 BATCH = "Batch size"
 
@@ -64,12 +65,19 @@ def around(label: str, values: Iterable[float], unit: str = "") -> Axis:
     return Axis(label, unit, log=True, limits=(min(known) / room, max(known) * room))
 
 
-def at_values(label: str, values: Iterable[float]) -> Axis:
+def at_values(label: str, values: Iterable[float], *, upright: bool = False) -> Axis:
     """Make a logarithmic axis whose ticks are the values that were tried, as many as there is room for."""
     known = sorted(set(values))
     axis = around(label, known)
-    step = -(-len(known) // ROOM_FOR_TICKS)
+    step = 1
+    while crowded([numbers.tick(x) for x in known[::step]], upright=upright):
+        step += 1
     return replace(axis, names=tuple((x, numbers.tick(x)) for x in known[::step]))
+
+
+def crowded(names: Sequence[str], *, upright: bool) -> bool:
+    """Tell whether ticks would touch: too many one above the other, or too long side by side."""
+    return len(names) > MOST_ROWS if upright else sum(len(name) + GAP for name in names) > ROOM_FOR_TICKS
 
 
 def upright(sweep: Sweep, series: Sequence[Series], title: str) -> Axis:

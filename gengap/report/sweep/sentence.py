@@ -9,8 +9,6 @@ from gengap.report.sweep import fits
 from gengap.report.sweep.tables import lost, several, uneven
 from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, interval, rule, shown_together, value
 
-MOST_CLAUSES = 3  # after the first; more is left to the pictures
-
 
 class Best(NamedTuple):
     """The batch size and learning rate that did best, and where."""
@@ -44,8 +42,7 @@ def answer(sweep: Sweep) -> str:
     found = best(sweep)
     if found is None:
         return nothing_said(sweep)
-    clauses = [clause for clause in fits.clauses(sweep, found.line.way) if clause][:MOST_CLAUSES]
-    return "; ".join([first_clause(sweep, found), *clauses]) + "."
+    return "; ".join([first_clause(sweep, found), *fits.clauses(sweep, found.line.way)]) + "."
 
 
 def first_clause(sweep: Sweep, found: Best) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from gengap.report import numbers
 from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, parts, shown_together
 
+SPLITS = (("train", "training"), ("validation", "validation"), ("test", "test"))
 RUN_COLUMNS = (
     "Batch",
     "lr",
@@ -156,9 +157,12 @@ def context(sweep: Sweep) -> str:
     problem = sweep.document.get("problem") or {}
     said = []
     if problem.get("data"):
-        data = f"{problem['data']}: {sizes_said(problem.get('train_samples'))} training"
-        held = problem.get("test_samples")
-        said.append(f"{data} and {sizes_said(held)} test samples" if held else f"{data} samples")
+        held = [
+            f"{sizes_said(problem[f'{part}_samples'])} {word}"
+            for part, word in SPLITS
+            if problem.get(f"{part}_samples")
+        ]
+        said.append(f"{problem['data']}: {several(held)} samples" if held else str(problem["data"]))
     if problem.get("network"):
         said.append(f"{problem['network']}: {sizes_said(problem.get('parameters'))} weights")
     outcomes = Counter(run["outcome"] for run in sweep.document["runs"])
