@@ -8,6 +8,7 @@ from pathlib import Path
 
 SUBJECTS = (
     "training",
+    "fleets",
     "bf16",
     "interpolation",
     "curvature",

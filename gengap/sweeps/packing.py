@@ -1,7 +1,7 @@
 """From a choice of how runs are made to packs of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapreplace
 from itertools import pairwise

@@ -28,6 +28,7 @@ SIZES = (4, 16, 64)  # members of the fleets that are tried
 SHORT = 10.0  # seconds of a sweep that is not worth planning
 WORTH_WORKERS = 60.0  # seconds of a sweep for which processes are started to time them
 SHARE = 0.05  # of a sweep's time that timing it may take
+CLOSE = 1.3  # times the least that a measurement may be to be made again
 GAIN = 1.05  # by which something must be faster than what is simpler
 SLOW_UPDATE = 5e-3  # seconds on a CPU from which on an update is arithmetic, so that no fleet is tried
 
@@ -50,12 +51,6 @@ class Kind:
     def batch(self) -> int:
         """Samples of an update."""
         return int(self.tasks[0].recipe.batch_size)
-
-    @property
-    def best(self) -> int:
-        """Members of the fastest fleet; 1 where none is faster than alone."""
-        size = min(self.costs, key=lambda k: self.costs[k].update)
-        return size if self.costs[size].update * GAIN < self.costs[1].update else 1
 
 
 def choose(
@@ -148,6 +143,7 @@ class Planner:
         for kind in self.kinds:
             if timed and time.monotonic() - clock > SHARE * self._total(1, fleets=True):
                 return
+            kind.costs = {}
             self._time(kind, fleets=kind.name in able)
             timed.append(kind)
             for other in self.kinds[len(timed) :]:
@@ -155,31 +151,51 @@ class Planner:
                 other.costs = {k: costs for k, costs in near.costs.items() if k == 1 or other.name in able}
 
     def _time(self, kind: Kind, *, fleets: bool) -> None:
-        """Time a kind alone and in fleets of growing size, until a larger one is no faster."""
-        kind.costs = {1: time_solo(self.problem, kind.tasks[0].recipe, self.device)}
+        """Time a kind alone and in fleets of growing size, until a larger one is no faster; then what is close once more."""
+        self._measure(kind, 1)
         if not fleets or (self.device.type == "cpu" and kind.costs[1].update > SLOW_UPDATE):
             return
         last = math.inf
         for size in sizes_for(len(kind.tasks)):
             try:
-                kind.costs[size] = time_fleet(self.problem, [task.recipe for task in kind.tasks[:size]], self.device)
+                self._measure(kind, size)
             except torch.OutOfMemoryError:
-                return
+                break
             if kind.costs[size].update >= last:
-                return
+                break
             last = kind.costs[size].update
+        least = min(costs.update for costs in kind.costs.values())
+        for size in [size for size, costs in kind.costs.items() if costs.update < CLOSE * least]:
+            self._measure(kind, size)
+
+    def _measure(self, kind: Kind, size: int) -> None:
+        """Time a fleet of some size, or one run alone; the faster of two measurements stays."""
+        recipes = [task.recipe for task in kind.tasks[:size]]
+        found = (
+            time_fleet(self.problem, recipes, self.device)
+            if size > 1
+            else time_solo(self.problem, recipes[0], self.device)
+        )
+        before = kind.costs.get(size)
+        if before is None or found.update < before.update:
+            kind.costs[size] = found
 
     def _time_workers(self, workers: int) -> None:
         """Time several processes at once on the heaviest kinds; without an answer where they cannot be had."""
         heavy = sorted(self.kinds, key=lambda kind: len(kind.tasks) * self._per_run(kind, 1), reverse=True)
         tried: list[tuple[Form, Kind, int]] = [("solo", heavy[0], 1)]
-        tried += [("fleet", kind, kind.best) for kind in heavy if kind.best > 1][:1]
+        tried += [("fleet", kind, self._best(kind)) for kind in heavy if self._best(kind) > 1][:1]
         packs = [short_pack(self.problem, kind.tasks[0].recipe, kind.costs[k], members=k) for _, kind, k in tried]
         found = side_by_side(packs, workers)
         if found:
             self.start = found.start
             for (form, kind, k), seconds in zip(tried, found.per_update, strict=True):
                 self.slowness[form] = seconds / kind.costs[k].update
+
+    def _best(self, kind: Kind) -> int:
+        """Give the members of the fastest fleet; 1 where none is faster than alone."""
+        size = min(kind.costs, key=lambda k: self._per_run(kind, k))
+        return size if self._per_run(kind, size) * GAIN < self._per_run(kind, 1) else 1
 
     def _per_run(self, kind: Kind, size: int) -> float:
         return kind.costs[size].per_run(kind.tasks[0].recipe, self.samples, self.evaluations)
@@ -199,7 +215,7 @@ class Planner:
 
     def _sizes(self, workers: int) -> dict[str, int]:
         """Choose the members of fleets: the fastest, or where that leaves workers without one, what ends soonest."""
-        fastest = {kind.name: kind.best for kind in self.kinds}
+        fastest = {kind.name: self._best(kind) for kind in self.kinds}
         if workers == 1:
             return fastest
         found = []
@@ -213,7 +229,7 @@ class Planner:
     def _pick(self, workers: int) -> Choice:
         """Compare the ways; the simpler one wins where another is hardly faster."""
         ways: list[tuple[float, Form, int]] = [(self._total(1, fleets=False), "solo", 1)]
-        if any(kind.best > 1 for kind in self.kinds):
+        if any(self._best(kind) > 1 for kind in self.kinds):
             ways.append((self._total(1, fleets=True), "fleet", 1))
         if "solo" in self.slowness:
             ways.append((self._total(workers, fleets=False), "solo", workers))

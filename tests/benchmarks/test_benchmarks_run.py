@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SUBJECTS = (
     "training",
+    "fleets",
     "bf16",
     "interpolation",
     "curvature",
