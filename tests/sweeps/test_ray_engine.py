@@ -76,7 +76,7 @@ def test_ctrl_c_keeps_what_is_finished(cluster, tmp_path):
     assert kept == [4]
 
 
-def test_a_killed_node_loses_nothing_and_nothing_is_made_twice(cluster, tmp_path):
+def test_a_killed_node_loses_nothing_and_nothing_is_made_twice(cluster, tmp_path, capsys):
     """Twelve runs of different batch sizes in four packs; the second node is killed in the middle of a run."""
     sizes, steps, loss = list(range(3, 15)), 8, Located(tmp_path / "log", seconds=0.25)
     recipes = [gengap.Recipe(lr=0.1, batch_size=size, drop_last=True, budget={"steps": steps}) for size in sizes]
@@ -107,3 +107,4 @@ def test_a_killed_node_loses_nothing_and_nothing_is_made_twice(cluster, tmp_path
     assert all(event.warning for event in said if isinstance(event, Message))
     assert any("a Ray worker was lost" in event.text for event in said if isinstance(event, Message))
     assert [event for event in said if isinstance(event, Progress)][-1].done == len(sizes)
+    assert not capsys.readouterr().out  # it is for results alone

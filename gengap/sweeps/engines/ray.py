@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -96,7 +97,8 @@ class RayCluster:
         """
         parcels = parcels_of(packs, cloudpickle.dumps)
         books = Books(packs, keep, listen, retries=self.retries)
-        with connected(self.address, self.workers, self.runtime_env), stop_on_interrupt() as stop:
+        quiet = redirect_stdout(sys.stderr)  # where Ray's own threads tell of lost nodes
+        with quiet, connected(self.address, self.workers, self.runtime_env), stop_on_interrupt() as stop:
             tell_if_no_room(self.needs, listen)
             refs = {name: ray.put(parcels.pop(name)) for name in list(parcels)}
             streams: dict[ObjectRefGenerator, Errand] = {}
