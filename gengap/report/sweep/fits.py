@@ -83,7 +83,10 @@ def rate_clause(sweep: Sweep, group: Fit) -> str:
         return ""
     up_to = f" up to batch {numbers.significant(stop['value'])}" if value(stop) is not None else ""
     ends = numbers.interval(power)
-    return f"the best learning rate grows as batch to the power {numbers.beside(power['value'], width(power))} ({ends}){up_to}"
+    exponent = f"{numbers.beside(power['value'], width(power))} ({ends})"
+    if power["verdict"] == "constant":
+        return f"the best learning rate stays the same{up_to}, as batch to the power {exponent}"
+    return f"the best learning rate goes as batch to the power {exponent}{up_to}"
 
 
 def critical_clause(sweep: Sweep, group: Fit) -> str:
