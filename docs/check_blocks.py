@@ -46,10 +46,14 @@ def blocks(page: Path) -> list[Block]:
 
 def run(block: Block, folder: Path) -> str | None:
     """Run a block; return what is wrong with it."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "100",
-    }
+    environment = (
+        {"OMP_NUM_THREADS": "1"}
+        | os.environ
+        | {  # more threads than idle cores wait for each other
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "COLUMNS": "100",
+        }
+    )
     if block.kind == "console":
         commands = [shlex.split(line[2:]) for line in block.code.splitlines() if line.startswith("$ gengap")]
     else:

@@ -1,9 +1,13 @@
 """What every test of this tree runs under."""
 
+import os
 import signal
 import threading
 
 import pytest
+
+# for the processes that tests start: more threads than idle cores wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
