@@ -15,6 +15,7 @@ MOST = 6  # lines that a reader can tell apart in one picture
 ROOM_FOR_TICKS, GAP = 44, 2  # characters side by side, and between two
 MOST_ROWS = 10  # ticks one above the other
 LOGARITHMIC = 100.0  # a larger ratio than this hides the small values on a linear axis
+LOWEST = -2.0  # percent: no accuracy lies below 0, whatever a bar says
 BATCH = "Batch size"
 
 
@@ -87,7 +88,8 @@ def upright(sweep: Sweep, series: Sequence[Series], title: str) -> Axis:
     reach = 2 * (max(means) - min(means)) or math.inf
     near = [end for end in ends if min(means) - reach <= end <= max(means) + reach]
     if sweep.rises:
-        return Axis(title, "%", limits=padded([*means, *near], ceiling=100.0))
+        low, high = padded([*means, *near], ceiling=100.0)
+        return Axis(title, "%", limits=(max(low, LOWEST), high))
     return Axis(title, "nats per sample", log=max(means) > LOGARITHMIC * min(means) > 0)
 
 

@@ -56,9 +56,9 @@ def against_batch(sweep: Sweep, lines: Sequence[Line], costs: Costs, what: str) 
             measured = measured[1:]  # the law takes the place of the line from point to point
         series += measured
     word = "Updates" if what == "steps" else "Samples"
-    law = (
-        " Curve: the fitted law, shaded: its 95 % band. Upright: the critical batch with its interval." if costs else ""
-    )
+    guides = critical(costs, roles)
+    law = " Curve: the fitted law, shaded: its 95 % band." if costs else ""
+    law += " Upright: the critical batch with its interval." if guides else ""
     n = parts.counted([one for line in lines for _, one in hits(line, what)])
     return Figure(
         f"{what}_to_target",
@@ -67,7 +67,7 @@ def against_batch(sweep: Sweep, lines: Sequence[Line], costs: Costs, what: str) 
         parts.at_values(parts.BATCH, [x for line in lines for x, _ in hits(line, what)]),
         parts.around(f"{word} to the target", parts.reach(series)),
         tuple(series),
-        guides=critical(costs, roles),
+        guides=guides,
         key=(*parts.keys(names, roles), *([PERFECT] if any(one.label == PERFECT.label for one in series) else [])),
     )
 
