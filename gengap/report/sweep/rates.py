@@ -1,5 +1,8 @@
 """What the learning rate does: the test result against it, for several batch sizes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from gengap.report.shapes import Figure, Key, Role, Series
 from gengap.report.sweep import parts
 from gengap.report.sweep.view import Line, Sweep, at, averaged, shown_together
@@ -19,12 +22,14 @@ def against_lr(sweep: Sweep, line: Line) -> Figure | None:
     shown = parts.spread_out(line.trained)
     strengths = parts.strengths(len(shown))
     series: list[Series] = []
+    averages: list[Mapping[str, Any]] = []
     for cell, strength in zip(shown, strengths, strict=True):
         rates = sorted({run["lr"] for run in sweep.runs[line.way, cell["batch_size"]]})
         estimates = [averaged(at(sweep, line.way, cell["batch_size"], rate), sweep.metric) for rate in rates]
         known = [(rate, one) for rate, one in zip(rates, estimates, strict=True) if one]
         if len(known) > 1:
             x, y = zip(*known, strict=True)
+            averages += y
             series += parts.joined(f"batch {cell['batch_size']:,}", x, y, ROLE, strength=strength)
     if not series:
         return None
@@ -33,7 +38,7 @@ def against_lr(sweep: Sweep, line: Line) -> Figure | None:
     return Figure(
         f"{sweep.metric}_against_lr",
         f"{title} against learning rate",
-        f"{parts.setting(line.way, alone=True)}. Mean over finished runs; bars: 95 % intervals (Student t).{left_out}",
+        f"{parts.setting(line.way, alone=True)}. {parts.counted(averages)}{left_out}",
         parts.at_values("Learning rate", parts.widths(series)),
         parts.upright(sweep, series, title),
         tuple(series),
