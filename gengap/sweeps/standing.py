@@ -10,6 +10,7 @@ from gengap.core.events import Event, Listener, Message, Progress
 from gengap.store.rows import RunRow
 
 MINUTE, HOUR = 60, 3600
+LOOK_SECONDS = 0.5  # between two looks for the best, which go through all cells
 
 
 class Standing:
@@ -26,7 +27,7 @@ class Standing:
         self._values: dict[str, list[float]] = defaultdict(list)
         self._heard: set[str] = set()
         self._best, self._part, self._base, self._made = "", 0.0, 0, 0
-        self._began = time.monotonic()
+        self._began, self._looked, self._stale = time.monotonic(), 0.0, False
 
     def begin(self, total: int, done: int) -> None:
         """Begin a round of runs, some of which are there already."""
@@ -38,7 +39,7 @@ class Standing:
         value = row.history[-1].get(self.measure) if row.history and row.outcome == "finished" else None
         if value is not None:
             self._values[described(fields, row.recipe["lr"])].append(value)
-            self._best = self._leader()
+            self._stale = True
         if made:
             self.done, self._made, self._part = self.done + 1, self._made + 1, 0.0
             self.tell()
@@ -62,7 +63,9 @@ class Standing:
 
     def tell(self) -> None:
         """Say how far the sweep is."""
-        done = min(self.done + self._part, self.total)
+        done, now = min(self.done + self._part, self.total), time.monotonic()
+        if self._stale and (now - self._looked > LOOK_SECONDS or done >= self.total):
+            self._best, self._looked, self._stale = self._leader(), now, False
         note = "; ".join(part for part in (self._best, self._left(done)) if part)
         self.listen(Progress("sweep", done, self.total, "runs", note))
 
