@@ -16,14 +16,15 @@ from gengap.core.errors import BadInput, Interrupted
 from gengap.core.events import Message, Progress
 from gengap.problem.validation import hold_out
 from gengap.store.store import Store
+from gengap.studies.study import ProblemSpec
 from gengap.studies.sweep import Sweep
 from gengap.sweeps import claims
-from gengap.sweeps.drive import run_sweep
+from gengap.sweeps.drive import run_sweep, together
 from gengap.sweeps.lr_growth import Growth
 from gengap.sweeps.plan import run_key
 from gengap.sweeps.problem_sizes import Problems
 from gengap.sweeps.sweep_plan import make_plan
-from gengap.sweeps.ways import Engines, Means
+from gengap.sweeps.ways import Engines, Means, fleets, in_jobs
 from gengap.sweeps.work import Pack
 
 RATES = [0.1, 0.2, 0.4]
@@ -184,6 +185,35 @@ def test_runs_are_claimed_in_portions(store):
     engine = Formula(parabola(0.2))
     run_sweep(planned(grid={"batch_size": [4]}), store, always(engine, together=4))
     assert engine.calls == [[1, 1, 1, 1], [1, 1]]
+
+
+def test_runs_are_parted_into_packs_each_once():
+    """A batch size is a fleet, whatever lr, momentum and seed are; SAM, which no fleet does, is made alone."""
+    plan = planned(grid={"momentum": [0, 0.9]})
+    tasks = [task for _, task in plan.tasks({})]
+    groups = fleets(plan.cells[0].problem, tasks, largest=5)
+    assert sorted(task.key for _, part in groups for task in part) == sorted(task.key for task in tasks)
+    assert [(form, len(part)) for form, part in groups] == [("fleet", 5), ("fleet", 5), ("fleet", 2)] * 2
+    assert all(len({task.recipe.batch_size for task in part}) == 1 for _, part in groups)
+    alone = planned(recipe={"optimizer": "sgd", "clip_norm": 1.0, "method": "sam"})
+    one_each = fleets(alone.cells[0].problem, [task for _, task in alone.tasks({})])
+    assert [(form, len(part)) for form, part in one_each] == [("solo", 1)] * 12
+    assert [len(part) for _, part in in_jobs(plan.cells[0].problem, tasks)] == [16, 8]
+
+
+def test_small_packs_are_claimed_together():
+    parts = [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+    assert together(parts, 1) == parts
+    assert together(parts, 3) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+
+
+def test_a_problem_is_made_once_for_each_size():
+    problems = Problems(ProblemSpec(data="digits", network="mlp"), validation=0.1)
+    assert problems.of(100) is problems.of(100)
+    assert problems.of(100) is not problems.of(200)
+    asked_twice = Problems(ProblemSpec(data="digits", options={"train_size": 50}))
+    with pytest.raises(BadInput, match="train_size is 50 in the problem and 60 in the sweep; give one of them"):
+        asked_twice.of(60)
 
 
 def test_progress_counts_runs_and_names_the_best(store):
