@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gengap.measures.noise.monitor import NoiseScaleMonitor
     from gengap.measures.noise.noise_scale import NoiseScale, RecipeNoise, noise_scale, recipe_noise
     from gengap.measures.noise.reading import NoiseScaleReading
+    from gengap.measures.prior_plausibility import prior_plausibility
     from gengap.measures.random_potential import RandomPotential, loss_against_distance
     from gengap.measures.rescaling import RescalingCheck, rescaling_check, usual_measures
     from gengap.measures.rescalings import Rescaling, find_rescalings
@@ -84,7 +85,10 @@ if TYPE_CHECKING:
     from gengap.problem.validation import hold_out
     from gengap.store.store import Store
     from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
+    from gengap.theory.branch_crossing import branch_crossing
     from gengap.theory.critical_batch import fit_critical_batch
+    from gengap.theory.evidence_curve import evidence_curve
+    from gengap.theory.max_margin import margin_convergence
     from gengap.theory.noise_prediction import predict_cost
     from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
     from gengap.theory.performance_model import large_batch_race, plan_training
@@ -186,6 +190,7 @@ PUBLIC = {
     "average_sharpness": "gengap.measures.sharpness.average_sharpness",
     "average_statistics": "gengap.nets.norm_conversion",
     "ball_sharpness": "gengap.measures.sharpness.ball_sharpness",
+    "branch_crossing": "gengap.theory.branch_crossing",
     "compare": "gengap.comparison.compare",
     "comparison_study": "gengap.comparison.question",
     "convert_ghost_batch_norm": "gengap.nets.norm_conversion",
@@ -200,6 +205,7 @@ PUBLIC = {
     "distance_curve": "gengap.measures.diffusion",
     "distance_ratio": "gengap.measures.distance",
     "doctor": "gengap.diagnosis.doctor",
+    "evidence_curve": "gengap.theory.evidence_curve",
     "find_ranks": "gengap.training.ranks",
     "find_rescalings": "gengap.measures.rescalings",
     "fit": "gengap.fitting.fit",
@@ -215,6 +221,7 @@ PUBLIC = {
     "loss_against_distance": "gengap.measures.random_potential",
     "loss_function": "gengap.problem.from_model",
     "make_augmentation": "gengap.data.augment",
+    "margin_convergence": "gengap.theory.max_margin",
     "matched_sigma": "gengap.optim.gradient_noise",
     "max_stable_lr": "gengap.measures.curvature.stability",
     "measure": "gengap.measurement.run",
@@ -224,6 +231,7 @@ PUBLIC = {
     "plan_training": "gengap.theory.performance_model",
     "plane": "gengap.measures.landscape.plane",
     "predict_cost": "gengap.theory.noise_prediction",
+    "prior_plausibility": "gengap.measures.prior_plausibility",
     "random_rise": "gengap.measures.sharpness.random_rise",
     "randomise_labels": "gengap.data.labels",
     "read_study": "gengap.studies.study",
@@ -341,6 +349,7 @@ __all__ = [
     "average_sharpness",
     "average_statistics",
     "ball_sharpness",
+    "branch_crossing",
     "compare",
     "comparison_study",
     "convert_ghost_batch_norm",
@@ -355,6 +364,7 @@ __all__ = [
     "distance_curve",
     "distance_ratio",
     "doctor",
+    "evidence_curve",
     "find_ranks",
     "find_rescalings",
     "fit",
@@ -370,6 +380,7 @@ __all__ = [
     "loss_against_distance",
     "loss_function",
     "make_augmentation",
+    "margin_convergence",
     "matched_sigma",
     "max_stable_lr",
     "measure",
@@ -379,6 +390,7 @@ __all__ = [
     "plan_training",
     "plane",
     "predict_cost",
+    "prior_plausibility",
     "random_rise",
     "randomise_labels",
     "read_study",

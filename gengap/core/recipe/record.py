@@ -31,9 +31,9 @@ def named(value: Any) -> Any:
 
 def variants_of(annotation: Any) -> dict[str, type[Record]]:
     """Name the records that a field may hold, by their `name`."""
-    if isinstance(annotation, type):
-        own = issubclass(annotation, Record) and "name" in annotation.model_fields
-        return {get_args(annotation.model_fields["name"].annotation)[0]: annotation} if own else {}
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        name = annotation.model_fields.get("name")
+        return {} if name is None else {get_args(name.annotation)[0]: annotation}
     return {name: kind for part in get_args(annotation) for name, kind in variants_of(part).items()}
 
 
