@@ -32,7 +32,8 @@ def sweep(
         str | None, typer.Option(help=f"Batch sizes: {RANGES}. Default: 8:4096:x2.", rich_help_panel=GRID)
     ] = None,
     lr: Annotated[
-        str | None, typer.Option(help="Learning rates, in the same form. Default: 0.01:3:x2.", rich_help_panel=GRID)
+        str | None,
+        typer.Option(help="Learning rates, in the same form. Default for sgd: 0.01:3:x2.", rich_help_panel=GRID),
     ] = None,
     lr_follows: Annotated[
         str | None,
@@ -239,7 +240,8 @@ def from_options(
     fields = o.recipe_fields(recipe, **shared, epochs=None, steps=None, converged=False)
     lines = {name: value for name, value in values.items() if value is not None}
     for name, value in DEFAULTS.items():
-        if name not in fields:
+        suits = name != "lr" or fields.get("optimizer", "sgd") == "sgd"  # other optimizers have other scales
+        if name not in fields and suits:
             lines.setdefault(name, value)
     fields = {name: value for name, value in fields.items() if name not in lines}
     budget = rules["budget"] or fields.pop("budget", None) or "epochs=30"

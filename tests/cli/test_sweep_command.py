@@ -153,6 +153,7 @@ REFUSED = {
     "workers": (["--engine", "solo", "--workers", "2"], "workers is 2, but the engine solo has none"),
     "option": (["--engine", "pool", "--engine-option", "colour=1"], "the engine 'pool' has no option 'colour'"),
     "device": (["--device", "moon"], "device 'moon' cannot be used"),
+    "no rates": (["--optimizer", "adam"], "lr is missing; give its values in grid"),
     "too large": (["--batch", "400,500"], "no batch size of the sweep is left"),
     "names": (["--data", "digits"], "--problem brings its own data, network and loss"),
     "file": (["no.toml"], "no.toml says all of the sweep; leave problem out"),
