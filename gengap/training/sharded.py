@@ -5,8 +5,10 @@ pass and dropped again, and each process keeps its part of the sum of the gradie
 do not notice.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -151,6 +153,24 @@ def is_sharded(model: nn.Module) -> bool:
 def is_part(tensor: Tensor | None) -> "TypeGuard[DTensor]":
     """Tell whether a tensor is spread over processes, without loading what spreads tensors."""
     return hasattr(tensor, "to_local")
+
+
+@contextmanager
+def views_allowed(model: nn.Module) -> Iterator[None]:
+    """Do not warn of a sharded network that gives a view: what follows here, a loss, does not write into it.
+
+    Args:
+        model: the network; torch's warnings of its blocks stay, where gradients may really get lost.
+
+    Yields:
+        Nothing.
+    """
+    if not is_sharded(model):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \({type(model).__name__}\) returned a view")
+        yield
 
 
 class ShardedExchange:

@@ -19,7 +19,7 @@ from gengap.training.interrupt import stop_on_interrupt
 from gengap.training.loop import Training
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
-from gengap.training.sharded import Policy, check_shardable, whole
+from gengap.training.sharded import Policy, check_shardable, views_allowed, whole
 from gengap.training.sharing import check_sharing
 from gengap.training.snapshots import Probe, Snapshot, as_probe
 from gengap.training.start import Start, as_start, fingerprint, memory_of
@@ -123,7 +123,7 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
         if keeper:
             keeper.resume(listen)
         training.begin()
-        with explained(), ranks.reached():
+        with explained(), ranks.reached(), views_allowed(training.model):
             training.run(stop, keeper.save_when_due if keeper else lambda: None)
         if keeper and (checkpoint_end or training.interrupted):
             keeper.save()
