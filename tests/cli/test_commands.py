@@ -53,6 +53,9 @@ def test_the_list_of_commands_is_whole():
         "list",
         "data",
         "sweep",
+        "fit",
+        "tune",
+        "critical-batch",
     }
 
 
