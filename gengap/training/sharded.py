@@ -30,13 +30,14 @@ ELEMENTWISE = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 CONTAINERS = nn.Sequential | nn.ModuleList
 
 
-def check_shardable(recipe: Recipe, ranks: Ranks, *, noise_scale: bool) -> None:
+def check_shardable(recipe: Recipe, ranks: Ranks, *, noise_scale: bool = False, memory: bool = False) -> None:
     """Refuse what needs whole tensors, or passes of its own through the network.
 
     Args:
         recipe: resolved.
         ranks: the processes.
         noise_scale: whether it is to be read.
+        memory: whether a snapshot brings the memory of an optimizer along, or is to show it.
 
     Raises:
         BadInput: there is one process, or the recipe has something that cannot go with parts of weights.
@@ -53,6 +54,10 @@ def check_shardable(recipe: Recipe, ranks: Ranks, *, noise_scale: bool) -> None:
     if noise_scale:
         raise BadInput(
             "shard leaves no process its own gradient to read the noise scale from; leave noise_scale or shard out"
+        )
+    if memory:
+        raise BadInput(
+            "shard keeps the optimizer's memory in parts, and snapshots hold it whole; use a checkpoint, or leave shard out"
         )
     for name, why in unshardable(recipe):
         raise BadInput(f"shard and {name} do not go together: {why}; leave one of them out")

@@ -97,9 +97,10 @@ def train(  # noqa: PLR0913 - what a run depends on, and who is told of it
     place = find_device(device)
     resolved = recipe.resolved(len(problem.samples("train")))
     check_sharing(problem, resolved, ranks)
-    if shard:
-        check_shardable(resolved, ranks, noise_scale=noise_scale)
     devices, shown = [place] if place.type == "cuda" else [], as_probe(probe)
+    if shard:
+        memory = memory_of(start) is not None or (shown is not None and shown.memory)
+        check_shardable(resolved, ranks, noise_scale=noise_scale, memory=memory)
     if ranks.rank:
         listen, shown = silent, replace(shown, call=unseen) if shown else None
     with torch.random.fork_rng(devices=devices), stop_on_interrupt(alone=ranks.size == 1) as stop:

@@ -18,6 +18,7 @@ from training_problems import Counted, problem, recipe, smooth
 import gengap
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.sharded import blocks, check_shardable, is_sharded, shard
+from gengap.training.snapshots import Probe
 
 pytestmark = pytest.mark.ranks
 
@@ -167,7 +168,7 @@ def test_whole_networks_are_not_sharded():
 )
 def test_what_needs_whole_weights_is_refused(fields, said):
     with pytest.raises(gengap.BadInput, match=said):
-        check_shardable(recipe(**fields), Ranks(0, 2), noise_scale=False)
+        check_shardable(recipe(**fields), Ranks(0, 2))
 
 
 def test_one_process_and_the_noise_scale_are_refused():
@@ -175,6 +176,12 @@ def test_one_process_and_the_noise_scale_are_refused():
         gengap.train(problem(), recipe(), shard=True)
     with pytest.raises(gengap.BadInput, match="leave noise_scale or shard out"):
         check_shardable(recipe(), Ranks(0, 2), noise_scale=True)
+
+
+def test_the_memory_of_an_optimizer_in_snapshots_is_refused(monkeypatch):
+    monkeypatch.setattr("gengap.training.solo.check_sharing", lambda *_: None)
+    with pytest.raises(gengap.BadInput, match="snapshots hold it whole; use a checkpoint"):
+        gengap.train(problem(), recipe(), ranks=Ranks(0, 2), shard=True, probe=Probe(print, memory=True))
 
 
 def test_a_weight_without_an_axis_is_refused():
