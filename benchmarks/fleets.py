@@ -26,7 +26,7 @@ from benchmarks.images import random_problem
 from benchmarks.record import Faster, in_turns, summary, unit
 from gengap.sweeps.packing import kind_of
 from gengap.sweeps.plan import Task, run_key
-from gengap.sweeps.planner import Choice, choose, packs_of
+from gengap.sweeps.planner import Choice, choose, packs_of, sizes_for
 from gengap.sweeps.work import make
 from gengap.training.fleet import train_fleet
 
@@ -36,7 +36,7 @@ TIMED = 2  # runs of the peers
 REPETITIONS = 3
 AIM = 8.0  # times as fast as the loop over a DataLoader
 GPU_AIM = 10.0
-PLANNER_STEPS = 300
+PLANNER_STEPS = 200
 PLANNER_RUNS = 32
 
 
@@ -166,9 +166,9 @@ def planned(problem: gengap.Problem, batch: int, *, quick: bool) -> Picked:
     clock = time.process_time()
     choice = choose(problem, longer, workers=1, evaluations=1)
     planning = time.process_time() - clock
-    sizes = sorted({1, *(timing.fleet_size for timing in choice.timings)})
+    sizes = [1, *sizes_for(PLANNER_RUNS)]
     contestants = {option(size): lambda size=size: processor(lambda: made(problem, tasks, size)) for size in sizes}
-    seconds = in_turns(contestants, 1 if quick else 3)
+    seconds = in_turns(contestants, 1 if quick else REPETITIONS, warm=False)
     return Picked(f"planner, {PLANNER_RUNS} runs, batch {batch}", choice, planning, seconds, option(choice.fleet_size))
 
 

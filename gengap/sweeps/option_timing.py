@@ -23,7 +23,7 @@ from gengap.training.run import Run
 from gengap.training.solo import train
 
 FIRST = 3  # updates to see how long they take
-SECONDS = 0.3  # of updates that are timed then
+SECONDS = 0.4  # of updates that are timed then
 MOST_STEPS = 512  # of them
 SMALL_LR = 1e-6  # nothing diverges while it is timed
 

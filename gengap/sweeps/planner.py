@@ -159,6 +159,8 @@ class Planner:
         for size in sizes_for(len(kind.tasks)):
             try:
                 self._measure(kind, size)
+                if kind.costs[size].update >= last:  # or the machine was busy with something else
+                    self._measure(kind, size)
             except torch.OutOfMemoryError:
                 break
             if kind.costs[size].update >= last:

@@ -81,14 +81,21 @@ def test_networks_that_are_arithmetic_are_trained_alone(made_up):
     runs = tasks(problem)
     choice = choose(problem, runs, workers=1)
     assert (choice.form, choice.workers, choice.fleet_size) == ("solo", 1, 1)
-    assert seen == [
-        (8, 1),
-        (8, 1),
-        (8, 4),
-        (8, 16),
-        (8, 1),
-    ]  # no size beyond one that is no faster; what is close again
+    # one, to see whether it is worth planning; sizes until two measurements of one are no faster; what is close once more
+    assert [members for _, members in seen] == [1, 1, 4, 16, 16, 1]
     assert groups_of(problem, runs, choice) == [("solo", (task,)) for task in runs]
+
+
+def test_one_slow_measurement_does_not_decide(made_up):
+    """The machine is busy with something else while the fleet of 16 is timed for the first time."""
+    times = []
+
+    def update(batch, members):
+        times.append(members)
+        return 1.0 if times.count(16) == 1 and members == 16 else overheads(batch, members)
+
+    made_up(update)
+    assert choose(blobs(), tasks(blobs()), workers=1).fleet_size == 64
 
 
 def test_slow_updates_are_not_tried_in_fleets(made_up):
