@@ -46,6 +46,7 @@ CASES = {
         Stacked,
         {"batch_size": 18, "micro_batch": 4, "optimizer": "adamw", "lr": 0.01, "decay_norms": False},
     ),
+    "rmsprop": (smooth, {"batch_size": 18, "optimizer": "rmsprop", "lr": 0.01, "momentum": 0.5}),
     "ghosts": (normed, {"batch_size": 18, "ghost_batch": 4, "momentum": 0.9}),
     "ghosts in pieces": (normed, {"batch_size": 18, "ghost_batch": 4, "micro_batch": 8}),
     "norm of all": (normed, {"batch_size": 19, "batch_norm": "all", "momentum": 0.9}),
