@@ -74,6 +74,7 @@ def templates() -> Environment:
     )
     environment.filters["seconds"] = numbers.seconds
     environment.filters["plain"] = tables.plain
+    environment.filters["glued"] = numbers.glued
     return environment
 
 

@@ -1,12 +1,14 @@
 """How numbers are written: the same in the page, in the figures and in the terminal."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=(%|s|min|h|nats)(\W|$))")
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 SMALLEST_PLAIN = 1e-3
 LARGEST_PLAIN = 1e6
@@ -107,6 +109,12 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
     return " to ".join(apart_from_zero(end, low, high) for end in (low, high))
 
 
+def share(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    """Cut the interval of an estimate in percent of a whole, as an accuracy is, to 0 and 100, where it must lie."""
+    bounds = ends(estimate)
+    return {**estimate, "interval": bounds and [min(max(end, 0.0), 100.0) for end in bounds]}
+
+
 def apart_from_zero(end: float, low: float, high: float) -> str:
     """Write one end of an interval; where the interval leaves zero out, the end is not written as zero."""
     text = beside(end, high - low)
@@ -172,6 +180,11 @@ def seconds(x: float | None) -> str:
 def short(x: float, digits: int) -> str:
     """Write the number beside a mark."""
     return number(x, digits) if is_plain(x) else tick(float(f"{x:.2e}"))
+
+
+def glued(text: str) -> str:
+    """Keep lines of a page from breaking between a number and its unit; a terminal is given plain spaces, to search by."""
+    return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def tick(x: float) -> str:

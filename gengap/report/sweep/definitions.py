@@ -14,8 +14,9 @@ WORDS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "Mean ± standard deviation, interval",
-        "Over seeds, at the best learning rate. Intervals are 95 %, Student t. Choosing the best of several learning rates "
-        "makes its result look a little too good where it is chosen on the set it is reported on.",
+        "Over seeds, at the best learning rate. Intervals are 95 %, Student t; those of an accuracy are cut at 0 and 100 %. "
+        "Choosing the best of several learning rates makes its result look a little too good where it is chosen on the set it "
+        "is reported on.",
         "",
     ),
     (

@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from gengap.report import numbers
@@ -14,6 +13,7 @@ from gengap.report.sweep.view import Line, Run, Sweep, averaged, shown_together
 LADDER = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # distances from the best at which the colour changes
 MOST_STEPS = 6
 MOST_GRIDS = 4
+ROOM = 36  # characters below the tiles; the strip of colours takes the rest
 ROLE: Role = "accuracy"
 
 
@@ -68,8 +68,8 @@ def grid(sweep: Sweep, line: Line, *, alone: bool) -> Figure | None:
         f"{parts.title_of(sweep)} over the grid",
         f"{parts.setting(line.way, alone=True)}. Mean over finished seeds; steps of the colour count from the best. "
         f"Line: the best learning rate of each batch size.{said} Bare: no run.",
-        replace(parts.at_values(parts.BATCH, map(float, batches)), limits=(x[0], x[-1])),
-        replace(parts.at_values("Learning rate", rates, upright=True), limits=(y[0], y[-1])),
+        parts.at_values(parts.BATCH, map(float, batches), limits=(x[0], x[-1]), room=ROOM),
+        parts.at_values("Learning rate", rates, upright=True, limits=(y[0], y[-1])),
         (*crosses, ridge, dots),
         key=(Key("best lr", "ink", "dots"), *([Key("diverged", "loss", "cross")] if crosses else [])),
         tiles=tiles,

@@ -1,7 +1,7 @@
 """Parts that several figures of a sweep are made of: colours, axes, points with bars, what a caption says of n."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ Estimates = Sequence[Mapping[str, Any] | None]
 ORDER: tuple[Role, ...] = ("noise", "curvature", "accuracy", "large", "small", "remedy")
 MOST = 6  # lines that a reader can tell apart in one picture
 ROOM_FOR_TICKS, GAP = 44, 2  # characters side by side, and between two
-MOST_ROWS = 10  # ticks one above the other
+MOST_ROWS, ROOM_FOR_ROWS = 10, 14  # ticks one above the other: at even distances, and until they touch
 LOGARITHMIC = 100.0  # a larger ratio than this hides the small values on a linear axis
 LOWEST = -2.0  # percent: no accuracy lies below 0, whatever a bar says
 BATCH = "Batch size"
@@ -66,19 +66,38 @@ def around(label: str, values: Iterable[float], unit: str = "") -> Axis:
     return Axis(label, unit, log=True, limits=(min(known) / room, max(known) * room))
 
 
-def at_values(label: str, values: Iterable[float], *, upright: bool = False) -> Axis:
+def at_values(
+    label: str,
+    values: Iterable[float],
+    *,
+    upright: bool = False,
+    limits: tuple[float, float] | None = None,
+    room: int = ROOM_FOR_TICKS,
+) -> Axis:
     """Make a logarithmic axis whose ticks are the values that were tried, as many as there is room for."""
     known = sorted(set(values))
-    axis = around(label, known)
+    axis = around(label, known) if limits is None else Axis(label, log=True, limits=limits)
     step = 1
-    while crowded([numbers.tick(x) for x in known[::step]], upright=upright):
+    while crowded([numbers.tick(x) for x in known[::step]], MOST_ROWS if upright else room, upright=upright):
         step += 1
-    return replace(axis, names=tuple((x, numbers.tick(x)) for x in known[::step]))
+    return replace(axis, names=tuple(apart(axis, known[::step], ROOM_FOR_ROWS if upright else room, upright=upright)))
 
 
-def crowded(names: Sequence[str], *, upright: bool) -> bool:
-    """Tell whether ticks would touch: too many one above the other, or too long side by side."""
-    return len(names) > MOST_ROWS if upright else sum(len(name) + GAP for name in names) > ROOM_FOR_TICKS
+def crowded(names: Sequence[str], room: int, *, upright: bool) -> bool:
+    """Tell whether ticks at even distances would touch: too many one above the other, or too long side by side."""
+    return (len(names) if upright else sum(len(name) + GAP for name in names)) > room
+
+
+def apart(axis: Axis, values: Sequence[float], room: int, *, upright: bool) -> Iterator[tuple[float, str]]:
+    """Name the ticks of an axis, ascending; one that would touch the name before it has none."""
+    low, high = map(math.log, axis.limits or (values[0], values[-1]))
+    end = -math.inf
+    for x in values:
+        name = numbers.tick(x)
+        middle, half = room * (math.log(x) - low) / (high - low), (1 if upright else len(name)) / 2
+        if middle - half >= end:
+            yield x, name
+            end = middle + half + (0 if upright else GAP / 2)
 
 
 def upright(sweep: Sweep, series: Sequence[Series], title: str) -> Axis:

@@ -75,6 +75,7 @@ def result_said(sweep: Sweep, cell: Cell) -> str:
     estimate = cell[sweep.metric]
     if estimate is None:
         return "no result on the test set"
+    estimate = numbers.share(estimate) if sweep.rises else estimate
     bounds = interval(estimate)
     between = f" ({numbers.interval(estimate)})" if bounds else " (one seed)" if estimate["n"] == 1 else ""
     if not sweep.rises:

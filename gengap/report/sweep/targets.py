@@ -43,8 +43,8 @@ def hits(line: Line, what: str) -> list[tuple[float, Mapping[str, Any]]]:
     return [(float(cell["batch_size"]), cell[name]) for cell in line.cells if value(cell.get(name)) is not None]
 
 
-def against_batch(sweep: Sweep, lines: Sequence[Line], costs: Costs, what: str) -> Figure:
-    """Draw steps or samples to the target against batch size, at the fastest learning rate of each."""
+def against_batch(sweep: Sweep, lines: Sequence[Line], costs: Costs, what: str) -> Figure | None:
+    """Draw steps or samples to the target against batch size, at the fastest learning rate of each; None where it took none."""
     names, roles = parts.legend([line.way for line in lines])
     series: list[Series] = []
     for line in lines:
@@ -55,6 +55,8 @@ def against_batch(sweep: Sweep, lines: Sequence[Line], costs: Costs, what: str) 
             series += curves if not series else curves[-1:]  # perfect scaling once
             measured = measured[1:]  # the law takes the place of the line from point to point
         series += measured
+    if not any(height > 0 for height in parts.reach(series)):
+        return None
     word = "Updates" if what == "steps" else "Samples"
     guides = critical(costs, roles)
     law = " Curve: the fitted law, shaded: its 95 % band." if costs else ""
