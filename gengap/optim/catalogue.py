@@ -91,6 +91,14 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
         needs_closure=True,
         note=f"{CLOSURE}; strong Wolfe or Armijo line search",
     ),
+    "adaqn": OptimizerEntry(
+        "gengap.optim.adaqn:AdaQn",
+        "gengap",
+        "Keskar & Berahas 2016, arXiv:1511.01169",
+        ("lr", "eps", "weight_decay"),
+        needs_closure=True,
+        note="calls the closure two more times after every 20 steps; memory of 123 copies of the weights",
+    ),
     "kfac": OptimizerEntry(
         "gengap.optim.kfac:Kfac",
         "gengap",

@@ -88,6 +88,7 @@ CHANGES = [
     {"optimizer": "adam", "eps": 1e-6},
     *({"optimizer": name} for name in ("adamw", "rmsprop", "lars", "lamb", "lbfgs", "full-batch-gd", "kfac")),
     {"optimizer": "rmsprop-warmup"},
+    {"optimizer": "adaqn"},
     {"optimizer": "lars", "trust": 0.01},
     {"optimizer": "lars", "momentum_correction": True},
     {"lr": 0.2},

@@ -15,6 +15,7 @@ from torch import nn
 
 from gengap.core.catalogue import resolve
 from gengap.core.errors import BadInput
+from gengap.optim.adaqn import History
 from gengap.optim.catalogue import OPTIMIZERS
 from gengap.optim.kfac import Curvature
 from gengap.training.checkpoint import pack_optimizer, read, unpack_optimizer, write
@@ -30,6 +31,7 @@ CASES = {
     "rmsprop-warmup": Case({"lr": 0.3, "lr_rms": 1e-2}),
     "lbfgs": Case({"max_iter": 5}, steps=8),
     "full-batch-gd": Case({}, steps=50),
+    "adaqn": Case({"lr": 0.5, "history": History(every=3)}),
     "kfac": Case({"lr": 0.3, "momentum": 0.5}, steps=40),
 }
 DECOUPLED = ["adamw", "lamb"]
@@ -250,6 +252,13 @@ WRONG = {
     "lamb": [{"lr": np.nan}, {"betas": (0.9, 1.0)}, {"eps": -1}, {"trust_bounds": (2, 1)}],
     "rmsprop-warmup": [{"lr": -1}, {"lr": 1, "alpha": 1}, {"lr": 1, "lr_rms": -1}],
     "lbfgs": [{"lr": 0}, {"history_size": 0}, {"line_search_fn": "armijo"}, {"weight_decay": -1}],
+    "adaqn": [
+        {"lr": -1},
+        {"lr": 1, "eps": 0},
+        {"lr": 1, "decay": 1},
+        {"lr": 1, "gamma": 0.9},
+        {"lr": 1, "weight_decay": -1},
+    ],
     "full-batch-gd": [{"lr": 0}, {"line_search": "wolfe"}, {"most": 0}],
 }
 

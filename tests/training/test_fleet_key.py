@@ -30,6 +30,7 @@ NONE = [
     {"optimizer": "lamb"},
     {"optimizer": "kfac"},
     {"optimizer": "lbfgs"},
+    {"optimizer": "adaqn"},
     {"method": "sam"},
     {"micro_batch": 4},
     {"dtype": "bf16"},

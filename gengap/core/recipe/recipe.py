@@ -17,7 +17,18 @@ from gengap.core.recipe.rules import check_rules
 from gengap.core.recipe.schedules import BatchSchedule, Constant, LrRule, Schedule, Warmup, epochs_long
 
 OptimizerName = Literal[
-    "sgd", "adam", "adamw", "adagrad", "rmsprop", "lars", "lamb", "lbfgs", "full-batch-gd", "kfac", "rmsprop-warmup"
+    "sgd",
+    "adam",
+    "adamw",
+    "adagrad",
+    "rmsprop",
+    "lars",
+    "lamb",
+    "lbfgs",
+    "full-batch-gd",
+    "adaqn",
+    "kfac",
+    "rmsprop-warmup",
 ]
 
 
@@ -25,7 +36,8 @@ class Recipe(Record):
     """How a problem is learnt.
 
     Attributes:
-        optimizer: by its name in the catalogue (`gengap list optimizers`): "sgd" (with momentum and nesterov), "adam", ...
+        optimizer: by its name in the catalogue (`gengap list optimizers`): "sgd" (with momentum and nesterov), "adam", ...;
+            "adaqn" takes lr, eps and weight_decay, and no method or isotropic noise, because it evaluates the loss itself.
         lr: base learning rate; losses are means over samples, so it is per mean gradient.
         momentum: heavy-ball coefficient; the velocity is not damped: the effective rate is lr / (1 - momentum).
         nesterov: Nesterov's form of momentum.

@@ -7,8 +7,9 @@ from gengap.core.recipe.schedules import ENDING
 WITH_MOMENTUM = {"sgd", "rmsprop", "lars", "kfac", "rmsprop-warmup"}
 WITH_NESTEROV = {"sgd", "lars"}
 WITH_BETAS = {"adam", "adamw", "lamb"}
-WITH_EPS = {"adam", "adamw", "adagrad", "rmsprop", "lars", "lamb", "rmsprop-warmup"}
+WITH_EPS = {"adam", "adamw", "adagrad", "rmsprop", "lars", "lamb", "rmsprop-warmup", "adaqn"}
 WHOLE_BATCH = {"lbfgs", "full-batch-gd"}  # search along a line, which needs the same loss at every point
+ASKING = {*WHOLE_BATCH, "adaqn"}  # evaluate the loss themselves
 AVERAGING = {"elastic-averaging", "post-local-sgd"}
 
 
@@ -73,15 +74,16 @@ def check_batches(recipe: Any) -> None:
 def check_methods(recipe: Any) -> None:
     """Refuse a method that does not fit the rest."""
     method, name = recipe.method, recipe.optimizer
-    if method and name in WHOLE_BATCH:
+    if method and name in ASKING:
         raise ValueError(f"{name} and the method {method.name} both decide how to step; give one of them")
     if method and name == "kfac":
         raise ValueError(f"the method {method.name} asks for gradients that kfac's curvature does not belong to")
     if name in WHOLE_BATCH and (recipe.gradient_noise or recipe.clip_norm):
         raise ValueError(f"{name} searches along the loss itself; leave gradient_noise and clip_norm out")
     noise = recipe.gradient_noise
-    if method and noise and noise.name == "isotropic":
-        raise ValueError(f"isotropic noise goes with one gradient in an update, and {method.name} takes several")
+    several = method.name if method else name if name in ASKING else None
+    if several and noise and noise.name == "isotropic":
+        raise ValueError(f"isotropic noise goes with one gradient in an update, and {several} takes several")
     check_gradients(recipe)
     if recipe.quirks and method:
         raise ValueError(
