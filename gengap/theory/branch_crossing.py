@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -81,7 +81,8 @@ def branch_crossing(batch_sizes: Sequence[int], losses: npt.ArrayLike, *, tolera
     """
     sizes, table = checked(batch_sizes, losses, tolerance)
     excess = table - table[:, :1]
-    rows = tuple(of_size(size, table[:, i], excess[:, i], tolerance) for i, size in enumerate(sizes))
+    others = [of_size(size, table[:, i], excess[:, i], tolerance) for i, size in enumerate(sizes)]
+    rows = (replace(others[0], standing="reference"), *others[1:])
     means = [math.inf if row.excess is None else row.excess.value for row in rows]
     value = crossing(sizes, means, tolerance)
     low = float(within_up_to(rows))
@@ -116,8 +117,6 @@ def of_size(
     if not np.isfinite(losses).all():
         return BranchSize(size, None, None, "beyond")
     loss, above = mean(losses.tolist()), mean(excess.tolist())
-    if not excess.any():
-        return BranchSize(size, loss, above, "reference")
     low, high = above.interval or (above.value, above.value)
     standing: Standing = "within" if high <= tolerance else "beyond" if low > tolerance else "undecided"
     return BranchSize(size, loss, above, standing)
@@ -127,7 +126,7 @@ def within_up_to(rows: Sequence[BranchSize]) -> int:
     """Give the largest size with all up to it within the tolerance; the reference is."""
     last = rows[0].batch_size
     for row in rows[1:]:
-        if row.standing not in {"within", "reference"}:
+        if row.standing != "within":
             break
         last = row.batch_size
     return last

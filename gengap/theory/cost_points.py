@@ -117,7 +117,12 @@ def squares(logs: Floats) -> float:
 def missing(point: CostPoint) -> str:
     """Say what was done about runs that missed the target."""
     done = "their median stands for the mean" if point.used else "left out, since the others alone would be too low"
-    return f"batch {rounded(point.batch_size)}: {point.missed} of {point.runs} runs missed the target; {done}"
+    return f"batch {exactly(point.batch_size)}: {point.missed} of {point.runs} runs missed the target; {done}"
+
+
+def exactly(batch_size: float) -> str:
+    """Print a batch size that was run: whole, as everybody knows it."""
+    return f"{batch_size:,.0f}" if batch_size == round(batch_size) else rounded(batch_size)
 
 
 def rounded(x: float) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gengap.core.errors import BadInput
 from gengap.core.records import Record
 from gengap.theory.cost_laws import LAWS, MCCANDLISH, PERFECT, LawFit, Means, Region, fit_law, region
-from gengap.theory.cost_points import CostPoint, cost_points, rounded
+from gengap.theory.cost_points import CostPoint, cost_points, exactly, rounded
 from gengap.theory.least_squares import Floats
 
 Verdict = Literal["resolved", "lower bound", "upper bound", "not resolvable"]
@@ -194,7 +194,7 @@ def fit_critical_batch(batch_sizes: npt.ArrayLike, samples: npt.ArrayLike) -> Cr
     chosen, law_reason = choose(fits)
     bounds = region(chosen)
     b_crit, e_min, s_min = numbers(chosen, bounds)
-    verdict, reason = judge(bounds, b_crit, chosen)
+    verdict, reason = judge(bounds, b_crit, used)
     notes += outside(b_crit, used) + excess(chosen)
     return CriticalBatch(
         verdict=verdict,
@@ -258,10 +258,9 @@ def bounded(best: Floats, others: Floats, slack: Floats | float, n: int, *, open
     return Bounded(None if any(open_ends) else math.exp(float(best[0])), (low, high), n)
 
 
-def judge(bounds: Region, b_crit: Bounded, fit: LawFit) -> tuple[Verdict, str]:
+def judge(bounds: Region, b_crit: Bounded, used: list[CostPoint]) -> tuple[Verdict, str]:
     """Return the verdict and its reason."""
-    least, most = rounded(math.exp(fit.means.x.min())), rounded(math.exp(fit.means.x.max()))
-    n = len(fit.means.x)
+    least, most, n = exactly(used[0].batch_size), exactly(used[-1].batch_size), len(used)
     if bounds.no_least and bounds.no_most:
         return "not resolvable", f"the scatter of {n} batch sizes hides whether samples or steps are the constant"
     if bounds.no_most:
@@ -276,7 +275,7 @@ def outside(b_crit: Bounded, used: list[CostPoint]) -> tuple[str, ...]:
     least, most = used[0].batch_size, used[-1].batch_size
     if b_crit.value is None or least <= b_crit.value <= most:
         return ()
-    return (f"b_crit lies outside of the batch sizes that were run, {rounded(least)} to {rounded(most)}",)
+    return (f"b_crit lies outside of the batch sizes that were run, {exactly(least)} to {exactly(most)}",)
 
 
 def excess(fit: LawFit) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ class RateRegimes(Record):
         batch_size: where it stops growing; None without a transition.
         plateau: the learning rate from there on; None likewise.
         exponent: in the part before; None for too few points.
-        law: as of `RatePower`, of that part.
+        law: as of `RatePower`, of that part; "not resolvable" also where the power is below 1 and a linear rise that ends
+            in a plateau fits better.
         n: batch sizes used.
         bounds: batch sizes left out, their best learning rate being at the edge of the grid.
     """
@@ -93,6 +94,11 @@ class RatePoints:
     stdev: Floats
     bounds: int
 
+    @property
+    def places(self) -> int:
+        """How many different x there are."""
+        return len(np.unique(self.x))
+
 
 def rate_points(x: npt.ArrayLike, rates: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> RatePoints:
     """Take the best learning rates that have a neighbour on either side.
@@ -109,7 +115,7 @@ def rate_points(x: npt.ArrayLike, rates: npt.ArrayLike, low: npt.ArrayLike, high
         The points.
 
     Raises:
-        BadInput: the vectors do not fit each other or hold what has no logarithm.
+        BadInput: the vectors do not fit each other, hold what has no logarithm, or a neighbour is on the wrong side.
     """
     columns = [np.array(each, dtype=np.float64) for each in (x, rates, low, high)]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
@@ -119,6 +125,11 @@ def rate_points(x: npt.ArrayLike, rates: npt.ArrayLike, low: npt.ArrayLike, high
     if not all((column > 0).all() and np.isfinite(column).all() for column in columns[:2]):
         raise BadInput("batch sizes, budgets and learning rates must be positive; leave out cells without a best one")
     inside = np.isfinite(columns[2]) & np.isfinite(columns[3])
+    _, best, below, above = (column[inside] for column in columns)
+    if not ((below > 0) & (below < best) & (best < above)).all():
+        raise BadInput(
+            "a best learning rate does not lie between low and high; give its neighbours on the grid, above zero"
+        )
     order = np.argsort(columns[0][inside], kind="stable")
     logs = [np.log2(column[inside][order]) for column in columns]
     return RatePoints(logs[0], logs[1], (logs[3] - logs[2]) / math.sqrt(12), int((~inside).sum()))
@@ -144,8 +155,9 @@ def fit_rate_power(
     """
     points = rate_points(x, rates, low, high)
     n, span = len(points.x), float(2 ** np.ptp(points.x)) if len(points.x) else 1.0
-    if n < LEAST or span == 1:
-        reason = f"a power needs {LEAST} best learning rates inside their grids, got {n}{left_out(points.bounds)}"
+    if points.places < LEAST:
+        reason = f"a power needs best learning rates inside their grids at {LEAST} values of {of}, got {points.places}"
+        reason += left_out(points.bounds)
         return RatePower(None, "not resolvable", reason, None, None, span, n, points.bounds)
     slope, level, scale, stderr = weighted_line(points)
     half = t_quantile(n - 2) * stderr * scale
@@ -217,7 +229,7 @@ def fit_rate_regimes(
     points = rate_points(batch_sizes, rates, low, high)
     alone = fit_rate_power(batch_sizes, rates, low=low, high=high)
     n = len(points.x)
-    if n <= LEAST or alone.exponent is None:
+    if points.places <= LEAST or alone.exponent is None:
         reason = f"{alone.reason}; a plateau beside it needs {LEAST + 1}"
         return RateRegimes("not resolvable", reason, None, None, alone.exponent, alone.law, n, alone.bounds)
     knots = np.linspace(points.x[1], points.x[-1], KNOTS)
@@ -226,8 +238,20 @@ def fit_rate_regimes(
     room = t_quantile(n - 3) ** 2 * max(1.0, best / (n - 3))
     if misfit[:, -1].min() <= best + room:  # the last knot is the largest batch: no plateau
         reason = f"{alone.reason}; no plateau stands out up to batch {2 ** points.x[-1]:,.0f}"
-        return RateRegimes("no transition", reason, None, None, alone.exponent, alone.law, n, alone.bounds)
+        law, doubt = told_from_ramp(points, alone, knots, misfit)
+        return RateRegimes("no transition", reason + doubt, None, None, alone.exponent, law, n, alone.bounds)
     return with_plateau(points, knots, misfit, misfit <= best + room)
+
+
+def told_from_ramp(points: RatePoints, alone: RatePower, knots: Floats, misfit: Floats) -> tuple[Law, str]:
+    """Take back a power below 1 where a linear rise that ends in a plateau, of as many coefficients, fits better."""
+    linear = misfit[int(np.abs(EXPONENTS - NAMED["linear"]).argmin())]
+    j = int(linear.argmin())
+    assert alone.exponent is not None
+    flatter = alone.law in {"square root", "neither"} and 0 < alone.exponent.value < 1
+    if not (flatter and knots[j] < points.x[-1] and linear[j] < misfit[:, -1].min()):
+        return alone.law, ""
+    return "not resolvable", f", but linear up to batch {2 ** knots[j]:,.0f} and constant beyond fits better"
 
 
 def with_plateau(points: RatePoints, knots: Floats, misfit: Floats, near: npt.NDArray[np.bool_]) -> RateRegimes:

@@ -115,13 +115,16 @@ def predict_cost(
         The curves.
 
     Raises:
-        BadInput: the noise scale is not positive and finite.
+        BadInput: the noise scale, or what else was given of `lr_max` and `gain_max`, is not positive and finite.
 
     Source:
         McCandlish et al. 2018, arXiv:1812.06162, section 2.
     """
     if not (math.isfinite(noise_scale) and noise_scale > 0):
         raise BadInput(f"noise_scale is {noise_scale:g}; a prediction needs a positive number")
+    for name, limit in {"lr_max": lr_max, "gain_max": gain_max}.items():
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
+            raise BadInput(f"{name} is {limit:g}; give a positive number, or leave it out")
     return NoisePrediction(float(noise_scale), interval, lr_max, gain_max)
 
 
@@ -165,7 +168,7 @@ def predict_along(steps: npt.ArrayLike, noise_scales: npt.ArrayLike, *, batch_si
         The curves with that mean; integrals by the trapezoidal rule.
 
     Raises:
-        BadInput: shapes do not fit, steps do not ascend, or a number is not positive.
+        BadInput: shapes do not fit, steps do not ascend, or a number is not positive and finite.
 
     Source:
         McCandlish et al. 2018, arXiv:1812.06162, appendix D.
@@ -175,6 +178,8 @@ def predict_along(steps: npt.ArrayLike, noise_scales: npt.ArrayLike, *, batch_si
         raise BadInput(f"steps has shape {t.shape} and noise_scales {noise.shape}; give two vectors of at least two")
     if not (np.diff(t) > 0).all():
         raise BadInput("steps do not ascend; give the readings in the order of time, each once")
+    if not np.isfinite(noise).all():
+        raise BadInput("noise_scales holds a number that is not finite; leave that reading out")
     pace = 1 / (1 + noise / positive(batch_size))
     return predict_cost(trapezoid(noise * pace, t) / trapezoid(pace, t))
 
@@ -196,7 +201,7 @@ def steps_for_samples(samples: npt.ArrayLike) -> Floats:
         raise BadInput(
             f"samples holds {ratio.min():g} times E_min; no number of steps reaches the target with 1 or less"
         )
-    return np.asarray(ratio / (ratio - 1))
+    return np.asarray(1 + 1 / (ratio - 1))
 
 
 def trapezoid(heights: Floats, t: Floats) -> float:

@@ -280,7 +280,8 @@ def fit_proportion(x: npt.ArrayLike, peaks: Sequence[Peak], *, of: str = "x", sm
     used = [i for i, peak in enumerate(peaks) if peak.verdict == "peak"]
     u, bounds = np.log2(at[used]), len(peaks) - len(used)
     if len(np.unique(u)) < LEAST:
-        reason = f"{len(used)} of {len(peaks)} best batch sizes are resolved peaks; a slope needs {LEAST}"
+        several = f", at {len(np.unique(u))} values of {of}" if len(np.unique(u)) < len(used) else ""
+        reason = f"{len(used)} of {len(peaks)} best batch sizes are resolved peaks{several}; a slope needs {LEAST}"
         return Proportion("not resolvable", reason, None, None, None, len(used), bounds)
     y, stdev, method = heights([peaks[i] for i in used], smooth=smooth)
     return line_of(u, y, stdev, method=method, of=of, bounds=bounds)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gengap.core.errors import BadInput
 from gengap.core.records import Record
-from gengap.theory.cost_points import rounded
+from gengap.theory.cost_points import exactly, rounded
 from gengap.theory.critical_batch import CriticalBatch
 from gengap.theory.least_squares import Coefficient, Floats
 from gengap.theory.step_time import StepTime
@@ -124,7 +124,7 @@ class Way(Record):
         doubt = f"; extrapolated: {', '.join(self.extrapolated)}" if self.extrapolated else ""
         many = "s" if self.devices > 1 else ""
         return (
-            f"{self.devices} device{many}, batch {rounded(self.batch_size)}: {rounded(self.steps)} steps, "
+            f"{self.devices} device{many}, batch {exactly(self.batch_size)}: {rounded(self.steps)} steps, "
             f"{rounded(self.seconds)} s{known}, {self.device_hours:.3g} device-hours{doubt}"
         )
 
@@ -187,16 +187,18 @@ def plan_training(
         BadInput: no devices, or a number is out of its range.
     """
     counts = sorted(set(devices))
-    if not counts or counts[0] < 1:
-        raise BadInput(f"devices is {list(devices)}; give at least one number, none below 1")
+    if not counts or counts[0] < 1 or any(n != round(n) for n in counts):
+        raise BadInput(f"devices is {list(devices)}; give at least one whole number, none below 1")
     if not 0 < least_efficiency <= 1:
         raise BadInput(f"least_efficiency is {least_efficiency:g}; it lies above 0 and is at most 1")
     if cost.law is None:
         return Plan("not resolvable", f"no curve of samples-to-target: {cost.reason}", (), (), (), least_efficiency)
     sizes = np.unique(np.array(default_sizes(cost) if batch_sizes is None else batch_sizes, dtype=np.float64))
+    if not (len(sizes) and np.isfinite(sizes).all()):
+        raise BadInput(f"batch_sizes is {sizes.tolist()}; give at least one, all finite, or leave it out")
     ways = all_ways(cost, step, counts, sizes)
     if not ways:
-        reason = f"{counts[0]} devices are more than the largest batch, {rounded(sizes[-1])}, has samples"
+        reason = f"{counts[0]} devices are more than the largest batch, {exactly(sizes[-1])}, has samples"
         return Plan("not resolvable", reason, (), (), (), least_efficiency)
     groups = [[way for way in ways if way.devices == n] for n in counts]
     fastest = tuple(min(group, key=lambda way: way.seconds) for group in groups if group)

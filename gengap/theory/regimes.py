@@ -6,10 +6,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean, t_quantile
 from gengap.core.records import Record
 from gengap.theory.broken_line import Bend, falls, fit_bend
-from gengap.theory.least_squares import Coefficient
+from gengap.theory.least_squares import Coefficient, sum_of_squares
 from gengap.theory.seed_table import SeedTable, seed_table
 
 Verdict = Literal["transition", "falls throughout", "insensitive", "not resolvable"]
@@ -57,7 +58,8 @@ class Separation(Record):
         transition: where the difference begins to fall.
         differences: mean of first - second at each batch size, with its interval.
         sizes: those batch sizes.
-        equal_below: largest batch size up to which no paired difference leaves zero out; None: they differ at the smallest.
+        equal_below: largest batch size up to which no difference is told from zero, at 5 % over all batch sizes together;
+            None: they differ at the smallest.
         worse_from: smallest batch size from which on the first is worse at every batch size; None: at none.
     """
 
@@ -98,9 +100,14 @@ def find_transition(
     Returns:
         The transition with its interval, or why there is none. Costs a millisecond for each batch size.
 
+    Raises:
+        BadInput: the vectors do not fit each other, a number is out of range, or a seed occurs twice at a batch size.
+
     Source:
         Smith, Elsen & De 2020, arXiv:2006.15081 (flat and then falling; the transition is sharp). The fit is ours.
     """
+    if not tolerance >= 0:
+        raise BadInput(f"tolerance is {tolerance!r}; give a number of at least 0")
     table = seed_table(batch_sizes, values, seeds)
     if not higher_is_better:
         table = SeedTable(table.sizes, -table.values, table.paired)
@@ -194,19 +201,25 @@ def find_separation(
     Returns:
         Paired differences with the interval of each batch size, and the transition of their fall.
 
+    Raises:
+        BadInput: the vectors do not fit each other, or what `find_transition` refuses.
+
     Source:
         Smith, Elsen & De 2020, arXiv:2006.15081: equal while noise dominates, since only lr / (1 - m) counts; apart where
         curvature does.
     """
     sign = 1.0 if higher_is_better else -1.0
-    away = sign * (np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != other.shape:
+        raise BadInput(f"first has shape {one.shape} and second {other.shape}; give a value of each for each pair")
+    away = sign * (one - other)
     table = seed_table(batch_sizes, away, seeds)
     found = find_transition(batch_sizes, away, seeds=seeds, tolerance=tolerance)
     columns = [table.values[np.isfinite(table.values[:, j]), j].tolist() for j in range(len(table.sizes))]
     differences = tuple(mean(column) for column in columns)
     signs = [side(each) for each in differences]
     worse = next((i for i in range(len(signs)) if all(s < 0 for s in signs[i:])), None)
-    apart = next((i for i, s in enumerate(signs) if s), len(signs))
+    apart = min(first_apart(table), len(signs) if worse is None else worse)
     verdict, reason = found.verdict, found.reason
     if verdict == "insensitive" and abs(found.level or 0.0) > tolerance:
         verdict, reason = "not resolvable", f"the two differ by {found.level:.3g} at every batch size alike"
@@ -219,6 +232,19 @@ def find_separation(
         equal_below=float(table.sizes[apart - 1]) if apart else None,
         worse_from=None if worse is None else float(table.sizes[worse]),
     )
+
+
+def first_apart(table: SeedTable) -> int:
+    """Return the first batch size whose mean is told from zero, at 5 % over all of them; their number where none is.
+
+    The scatter is that of all batch sizes, with what a seed adds to each: it moves a mean, if not its differences.
+    """
+    rest, degrees = table.values - table.means, table.n - len(table.sizes)
+    if not degrees:
+        return len(table.sizes)
+    error = np.sqrt(sum_of_squares(rest[np.isfinite(rest)]) / degrees / table.counts)
+    apart = np.abs(table.means) > t_quantile(degrees, 1 - 0.05 / len(table.sizes)) * error
+    return int(apart.argmax()) if apart.any() else len(table.sizes)
 
 
 def side(difference: Estimate) -> int:

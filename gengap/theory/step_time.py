@@ -76,7 +76,14 @@ class StepTime(Record):
 
         Returns:
             Seconds, with the interval of the curve, not that of a single step.
+
+        Raises:
+            BadInput: a number is out of range.
         """
+        if not (batch_size > 0 and devices >= 1):
+            raise BadInput(
+                f"batch_size is {batch_size!r} and devices {devices!r}; give more than 0 samples, and at least 1"
+            )
         terms = self._terms(batch_size, devices)
         values = np.array([c.value for c in self._coefficients()])
         seconds, free = float(terms @ values), int((values > 0).sum())
@@ -121,7 +128,7 @@ def fit_step_time(batch_sizes: npt.ArrayLike, seconds: npt.ArrayLike, devices: n
         The coefficients with their intervals.
 
     Raises:
-        BadInput: shapes do not fit, a number is not positive, or fewer than two sizes of a device's share occur.
+        BadInput: shapes do not fit, a number is out of range, or fewer than two sizes of a device's share occur.
     """
     sizes, times, counts = measurements(batch_sizes, seconds, devices)
     several = np.unique(counts[counts > 1])
@@ -182,7 +189,7 @@ def measurements(
         All three in float64.
 
     Raises:
-        BadInput: shapes do not fit, a number is not positive, or fewer than two sizes of a device's share occur.
+        BadInput: shapes do not fit, a number is out of range, or fewer than two sizes of a device's share occur.
     """
     sizes, times = np.asarray(batch_sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
     counts = np.ones_like(sizes) if devices is None else np.asarray(devices, dtype=np.float64)
@@ -194,6 +201,8 @@ def measurements(
     for name, numbers in {"batch_sizes": sizes, "seconds": times, "devices": counts}.items():
         if not (np.isfinite(numbers) & (numbers > 0)).all():
             raise BadInput(f"{name} holds a number that is not positive and finite; leave that measurement out")
+    if (counts != np.round(counts)).any():
+        raise BadInput(f"devices holds {counts[counts != np.round(counts)][0]:g}; give whole numbers")
     shares = np.unique(sizes / counts)
     if len(shares) < 2:
         raise BadInput(f"all devices had {shares.tolist()} samples a step; latency and throughput need two sizes")

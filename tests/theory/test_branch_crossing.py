@@ -74,3 +74,9 @@ def test_a_branch_that_diverged_is_beyond() -> None:
 def test_what_cannot_be_used_is_refused(sizes: list, losses: list, tolerance: float, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         branch_crossing(sizes, losses, tolerance=tolerance)
+
+
+def test_a_branch_that_equals_the_reference_is_within_and_not_another_reference() -> None:
+    found = branch_crossing([8, 16, 32], [[1.0, 1.0, 2.0], [1.0, 1.0, 2.1]], tolerance=0.1)
+    assert [row.standing for row in found.sizes] == ["reference", "within", "beyond"]
+    assert found.interval == (16.0, 32.0)

@@ -191,8 +191,8 @@ def test_misses():
     assert point.samples == pytest.approx(max(samples[3, 1:]), rel=1e-12)
     assert (point.used, point.missed, found.points[4].used, found.points[4].residual_percent) == (True, 1, False, None)
     assert found.notes[:2] == (
-        "batch 1,020: 1 of 3 runs missed the target; their median stands for the mean",
-        "batch 4,100: 2 of 3 runs missed the target; left out, since the others alone would be too low",
+        "batch 1,024: 1 of 3 runs missed the target; their median stands for the mean",
+        "batch 4,096: 2 of 3 runs missed the target; left out, since the others alone would be too low",
     )
     assert found.b_crit.n == 4
     assert cost_points([8, 8], [1.0, None])[0][0].samples is None
@@ -250,7 +250,7 @@ def test_four_batch_sizes_cannot_compare_laws():
 def test_a_critical_batch_that_was_not_run_is_noted():
     found = fit_critical_batch(*seeds(rising(2000), noise=0.01, sizes=np.geomspace(16, 1024, 7)))
     assert found.verdict == "resolved"
-    assert found.notes == ("b_crit lies outside of the batch sizes that were run, 16 to 1,020",)
+    assert found.notes == ("b_crit lies outside of the batch sizes that were run, 16 to 1,024",)
 
 
 def test_the_record_is_json():

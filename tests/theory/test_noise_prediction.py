@@ -99,6 +99,11 @@ def test_the_record():
     [
         (lambda: predict_cost(0.0), "noise_scale is 0; a prediction needs a positive number"),
         (lambda: predict_cost(math.nan), "noise_scale is nan"),
+        (lambda: predict_cost(1.0, lr_max=-1.0), "lr_max is -1; give a positive number"),
+        (
+            lambda: predict_along([0, 1], [2.0, math.inf], batch_size=8),
+            "noise_scales holds a number that is not finite",
+        ),
         (lambda: predict_cost(1.0).lr(8), "lr_max is None"),
         (lambda: predict_cost(1.0).gain(8), "gain_max is None"),
         (lambda: predict_cost(1.0).share([8, -8]), "-8 is not above zero"),

@@ -140,7 +140,7 @@ def test_no_curve_no_plan():
     assert (found.verdict, found.ways) == ("not resolvable", ())
     assert "no curve of samples-to-target: 2 batch sizes reached the target" in str(found)
     found = plan_training(cost(), step(), devices=[100_000])
-    assert str(found) == "not resolvable: 100000 devices are more than the largest batch, 8,190, has samples"
+    assert str(found) == "not resolvable: 100000 devices are more than the largest batch, 8,192, has samples"
 
 
 def test_the_record_is_json():
@@ -159,7 +159,9 @@ def test_the_record_is_json():
             "iteration_ratio is -1",
         ),
         (lambda: plan_training(cost(), step(), devices=[]), r"devices is \[\]"),
-        (lambda: plan_training(cost(), step(), devices=[0, 1]), r"devices is \[0, 1\]; give at least one number"),
+        (lambda: plan_training(cost(), step(), devices=[0, 1]), r"devices is \[0, 1\]; give at least one whole number"),
+        (lambda: plan_training(cost(), step(), devices=[1.5]), r"devices is \[1.5\]; give at least one whole number"),
+        (lambda: plan_training(cost(), step(), devices=[1], batch_sizes=[]), r"batch_sizes is \[\]; give at least one"),
         (lambda: plan_training(cost(), step(), devices=[1], least_efficiency=80), "least_efficiency is 80"),
     ],
 )

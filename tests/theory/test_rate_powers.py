@@ -109,3 +109,34 @@ def test_the_misfit_of_a_ramp_is_that_of_a_naive_sum():
 def test_what_has_no_logarithm_is_refused(x, rates):
     with pytest.raises(BadInput):
         fit_rate_power(x, rates, low=rates, high=rates)
+
+
+def test_a_square_root_is_not_told_from_a_linear_rise_that_ends_where_that_fits_better():
+    """Proportional up to batch 64 and constant beyond, on eight sizes a power alone has an exponent near one half."""
+    sizes = 2.0 ** np.arange(3, 11)
+    rng = np.random.default_rng(4)
+    named = told = 0
+    for _ in range(100):
+        kicks = 0.5 * rng.standard_normal(len(sizes))
+        found = fit_rate_regimes(sizes, **on_grid(0.01 * np.minimum(sizes, 64), kicks=kicks))
+        named += found.law == "square root"
+        told += found.law == "not resolvable" and "constant beyond fits better" in found.reason
+    assert named <= 20  # by the power alone it is 38 of 100
+    assert told >= 10
+    kept = 0
+    for _ in range(100):
+        kicks = 0.5 * rng.standard_normal(len(sizes))
+        kept += fit_rate_regimes(sizes, **on_grid(0.01 * sizes**0.5, kicks=kicks)).law == "square root"
+    assert kept >= 75
+
+
+def test_the_sentence_counts_values_and_not_points():
+    found = fit_rate_power([4, 4, 4, 8], **on_grid(np.ones(4)))
+    assert "at 3 values of the batch size, got 2" in found.reason
+    assert fit_rate_regimes([8, 8, 16, 16], **on_grid(np.ones(4))).verdict == "not resolvable"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.4), (0.1, 0.1), (-1.0, 0.2), (0.05, 0.1)])
+def test_neighbours_on_the_wrong_side_are_refused(low, high):
+    with pytest.raises(BadInput, match="does not lie between low and high"):
+        fit_rate_power([8, 16, 32], [0.1] * 3, low=[low] * 3, high=[high] * 3)

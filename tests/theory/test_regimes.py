@@ -169,3 +169,21 @@ def test_few_sizes_and_one_seed_decide_nothing():
 def test_bad_input_is_refused(sizes, values, seeds, word):
     with pytest.raises(BadInput, match=word):
         find_transition(sizes, values, seeds=seeds)
+
+
+def test_methods_that_are_equal_are_equal_up_to_the_largest_batch():
+    """One test for each of 11 batch sizes, at 5 % each, would part them in every second simulation."""
+    rng = np.random.default_rng(13)
+    parted = 0
+    for _ in range(100):
+        sizes, first, names = observe(flat, rng, offset=0)
+        _, second, _ = observe(flat, rng, offset=0)
+        parted += find_separation(sizes, first, second, seeds=names).equal_below != SIZES[-1]
+    assert parted <= 20  # 5 to 7 expected
+
+
+def test_pairs_and_tolerances_that_cannot_be_are_refused():
+    with pytest.raises(BadInput, match=r"first has shape \(2,\) and second \(1,\)"):
+        find_separation([1, 2], [1.0, 2.0], [1.0])
+    with pytest.raises(BadInput, match="tolerance is -1"):
+        find_transition([1, 2], [1.0, 2.0], tolerance=-1)

@@ -111,9 +111,16 @@ def test_the_record_is_json():
         (([8, 16], [1.0]), r"have shapes \(2,\), \(1,\) and \(2,\)"),
         (([8, 16], [1.0, 0.0]), "seconds holds a number that is not positive"),
         (([8, 16], [1.0, 2.0], [0, 1]), "devices holds a number that is not positive"),
+        (([8, 16], [1.0, 2.0], [1, 1.5]), "devices holds 1.5; give whole numbers"),
         (([8, 16], [1.0, 2.0], [1, 2]), r"all devices had \[8.0\] samples a step; latency and throughput need two"),
     ],
 )
 def test_refuses_with_a_sentence(arguments, sentence):
     with pytest.raises(BadInput, match=sentence):
         fit_step_time(*arguments)
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(-5, 1), (0, 1), (8, 0), (math.nan, 1)])
+def test_there_is_no_step_without_samples_or_devices(batch_size, devices):
+    with pytest.raises(BadInput, match="more than 0 samples"):
+        fit_step_time([8, 16], [1.0, 1.5]).seconds(batch_size, devices)
