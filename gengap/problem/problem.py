@@ -135,7 +135,9 @@ class Problem:
         if seed is None:
             return as_module(self._factory()).to(device, dtype)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(seed, "init"))
+            torch.default_generator.manual_seed(
+                stream(seed, "init")
+            )  # `torch.manual_seed` seeds accelerators too, slowly
             return as_module(self._factory()).to(device, dtype)
 
     def loss_function(
