@@ -57,7 +57,7 @@ class AdaQn(Optimizer):
     and only then :math:`\bar w` becomes the old average.
 
     The Fisher matrix is that of gradients of batches, and not of samples: where noise is most of a gradient it shrinks as
-    1 / B, fewer pairs are kept, and what is left is the diagonal alone, which is Adagrad. A rate is for one batch size.
+    1 / B, and fewer pairs are kept; without pairs the rule is Adagrad. So a rate is for one batch size.
 
     Of the paper are the rule, m_L 10, m_F 100, gamma 1.01 and 1e-4 for eps and `min_curvature`, the numbers as the published
     package stochQN names them. Ours are: L 20, which should be tuned; the two losses are those of the batch at hand, where the

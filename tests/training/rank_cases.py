@@ -59,6 +59,7 @@ SAME = {
     "frozen and unused": (Forked, {"batch_size": 13, **ADAM, "weight_decay": 0.1}),
     "sam": (smooth, {"batch_size": 13, "method": "sam"}),
     "l-bfgs": (smooth, {"batch_size": 18, "optimizer": "lbfgs", "lr": 0.5}),
+    "adaqn": (smooth, {"batch_size": 18, "optimizer": "adaqn", "budget": {"epochs": 25}}),
     "svrg": (smooth, {"batch_size": 13, "method": "svrg"}),
     "workers": (smooth, {"batch_size": 18, "method": {"name": "elastic-averaging", "workers": 2, "period": 2}}),
     "growing by noise": (smooth, {"batch_size": 6, "batch_schedule": {"name": "dynamic", "theta": 0.5}}),

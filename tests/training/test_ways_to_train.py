@@ -260,6 +260,7 @@ RESUMED = [
     {"optimizer": "kfac", "weight_decay": 0.01},
     {"optimizer": "lamb", "momentum": 0.0},
     {"optimizer": "lbfgs", "momentum": 0.0, "batch_size": "100%"},
+    {"optimizer": "adaqn", "momentum": 0.0, "budget": {"epochs": 10}},
     {"weight_decay": 0.1, "decay_norms": False},
     {"quirks": "bigbatch", "ghost_batch": 5, "batch_size": 25},
 ]
