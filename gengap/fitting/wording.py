@@ -56,7 +56,8 @@ def of_batches(fits: Fits, group: GroupFit) -> Said:
     fell, rates, metric = group.transition, group.rates, fits.metric.replace("_", " ")
     decided = fell.verdict != "not resolvable"
     said = [(decided, f"Regimes: {metric} is {told(fell.verdict)}{fell.reason}{where}.")]
-    said.append((rates.law != "not resolvable", f"Learning rate: {rates.reason}{where}."))
+    settled = rates.law != "not resolvable" or rates.verdict == "transition"
+    said.append((settled, f"Learning rate: {rates.reason}{where}."))
     if group.critical is None:
         return [*said, (False, "Critical batch: the runs have no history to find a target in.")]
     found = group.critical
@@ -93,6 +94,6 @@ def of_budgets(fits: Fits, fitted: BudgetFit) -> Said:
     batch = fitted.shared["batch_size"]
     pair = (("train loss", fitted.train_loss), (fits.metric.replace("_", " "), fitted.metric))
     return [
-        (found.exponent is not None, f"Best learning rate for {name} at batch {batch:,}: {found.reason}.")
+        (found.law != "not resolvable", f"Best learning rate for {name} at batch {batch:,}: {found.reason}.")
         for name, found in pair
     ]

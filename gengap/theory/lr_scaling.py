@@ -183,7 +183,7 @@ def weighted_line(points: RatePoints) -> tuple[float, float, float, float]:
     middle = float(weights @ points.x / weights.sum())
     away = points.x - middle
     spread = float(weights @ away**2)
-    slope = float(weights @ (away * points.y)) / spread
+    slope = float(weights @ (away * (points.y - points.y[0]))) / spread  # exactly 0 where all are equal
     level = float(weights @ points.y / weights.sum()) - slope * middle
     misfit = float(weights @ (points.y - level - slope * points.x) ** 2)
     scale = math.sqrt(max(1.0, misfit / (len(points.x) - 2)))
@@ -264,6 +264,8 @@ def with_plateau(points: RatePoints, knots: Floats, misfit: Floats, near: npt.ND
     exponent = Coefficient(power, None, within, n, METHOD)
     size = Coefficient(2**knot, None, (float(ends.min()), float(ends.max())), n, METHOD)
     law, word = named_law(within)
+    if within[0] == EXPONENTS[0] or within[1] == EXPONENTS[-1]:
+        word += f" (powers from {EXPONENTS[0]:g} to {EXPONENTS[-1]:g} were tried)"
     weights = points.stdev**-2.0
     level = float(weights @ (points.y - power * np.minimum(points.x, knot)) / weights.sum())
     plateau = 2 ** (level + power * knot)

@@ -2,6 +2,7 @@
 scale and powers of the budget are known (known_sweep.py)."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -210,3 +211,21 @@ def test_what_cannot_be_fitted_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("[")
     with pytest.raises(BadInput, match="not a JSON document"):
         fit(tmp_path / "x.json")
+
+
+def test_what_allows_several_laws_is_no_answer_and_a_plateau_is_one():
+    """Three budgets on a coarse grid allow every power; the best rate of one seed has a plateau whatever the power before it."""
+    budgets = sweep(
+        Truth(noise=0.02, sharpness=0.01), batches=[16], lrs=doubling(2**-7, 8.0), epochs=(10, 20, 40), seeds=1
+    )
+    found = fit(budgets)
+    assert not any(sentence.startswith("Best learning rate") for sentence in found.answers)
+    assert sum(sentence.startswith("Best learning rate") for sentence in found.unresolved) == 2
+    lines = [
+        {"batch_size": batch, "lr": lr, "test_accuracy": 90 - abs(math.log2(lr / min(batch / 32, 4)))}
+        for batch in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+        for lr in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16)
+    ]
+    found = fit(lines)
+    assert found.groups[0].rates.verdict == "transition"
+    assert any(sentence.startswith("Learning rate: ") and "stays at" in sentence for sentence in found.answers)

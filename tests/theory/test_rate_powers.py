@@ -140,3 +140,16 @@ def test_the_sentence_counts_values_and_not_points():
 def test_neighbours_on_the_wrong_side_are_refused(low, high):
     with pytest.raises(BadInput, match="does not lie between low and high"):
         fit_rate_power([8, 16, 32], [0.1] * 3, low=[low] * 3, high=[high] * 3)
+
+
+def test_equal_rates_have_the_power_zero_exactly():
+    found = fit_rate_power(SIZES, **on_grid(np.full(len(SIZES), 0.125)))
+    assert (found.exponent.value, found.fold.value) == (0.0, 1.0)
+
+
+def test_a_power_at_the_end_of_the_search_is_said_to_be_one():
+    """One rise between the two smallest sizes: its power may be anything from some number on."""
+    sizes = 2.0 ** np.arange(9)
+    found = fit_rate_regimes(sizes, **on_grid(np.where(sizes > 1, 8.0, 1.0)))
+    assert found.verdict == "transition"
+    assert "(powers from -1 to 3 were tried)" in found.reason
