@@ -29,6 +29,7 @@ SCALE = 2.0  # ratio that the mean squares of two weight tensors may have
 NOTHING = 1e-20  # of the largest mean square: rounding, as of a bias before batch norm
 CHEAPER = 4  # how many times as many probes go to mean squares, which need one product and not three
 OFF = 0.1  # share of the squared second moments that may lie off the diagonal
+UNEQUAL = 0.1  # of single weights: what half of them with twice the mean square of the others make
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Derivatives(Record):
         mean_square: <g_i^2>, averaged over the weights; 1 for white features, and any one number will do, which the prior's
             precision takes up.
         mean_share: |<g>|^2 / tr M; 0 if the derivatives average to zero, 1 if they are the same everywhere.
+        unequal: variance of <g_i^2> over the weights, over its squared mean; 0 if no weight has more to say than another.
         off_diagonal: share of the squared entries of the rows of M that lie off the diagonal; 0 if no weight acts like
             another, near 1 if many do.
     """
@@ -47,6 +49,7 @@ class Derivatives(Record):
     weights: int
     mean_square: Estimate
     mean_share: Estimate
+    unequal: Estimate
     off_diagonal: Estimate
 
 
@@ -57,7 +60,7 @@ class PriorPlausibility(Record):
     All estimates are means over initialisations, with t intervals.
 
     Attributes:
-        verdict: "plausible" where all three conditions are met by their whole intervals, "not plausible" where one is missed
+        verdict: "plausible" where all conditions are met by their whole intervals, "not plausible" where one is missed
             by its whole interval, else "not resolvable".
         reason: one sentence with the numbers.
         whole: over all weights.
@@ -243,15 +246,17 @@ def derivatives(found: list[Moments], weights: int) -> Derivatives:
         weights=weights,
         mean_square=mean([m.trace / weights for m in found]),
         mean_share=mean([m.squared_mean / m.trace if m.trace else 0.0 for m in found]),
+        unequal=mean([weights * m.diagonal / m.trace**2 - 1 if m.trace else 0.0 for m in found]),
         off_diagonal=mean([1 - m.diagonal / m.squared if m.squared > 0 else 0.0 for m in found]),
     )
 
 
 def judge(whole: Derivatives, scale: Estimate, silent_ones: list[str]) -> tuple[Verdict, str]:
-    """Compare the three conditions with their limits; weights that have no say at all miss the second."""
+    """Compare the conditions with their limits; weights that have no say at all miss the second."""
     conditions = [
         (whole.mean_share, MEAN, "the mean derivative makes up {:.2g} of the mean squares"),
         (scale, SCALE, "mean squares differ between weight tensors by a factor of {:.3g}"),
+        (whole.unequal, UNEQUAL, "those of single weights have a relative variance of {:.2g}"),
         (whole.off_diagonal, OFF, "{:.2g} of the squared second moments lie off the diagonal"),
     ]
     words = [f"the outputs do not change with {', '.join(silent_ones)}"] if silent_ones else []

@@ -50,6 +50,7 @@ def test_white_features_are_plausible():
     assert found.verdict == "plausible"
     within(found.whole.mean_square, 1, 0.2)
     within(found.whole.mean_share, 0, 0.02)
+    within(found.whole.unequal, 0, 0.1)
     within(found.whole.off_diagonal, 0, 0.1)
     within(found.directions, 12, 2)
     assert found.whole.weights == 12
@@ -74,6 +75,22 @@ def test_a_tensor_with_more_to_say():
     assert found.layers["b"].mean_square.value == pytest.approx(9, rel=0.2)
     assert found.verdict == "not plausible"
     assert "mean squares differ between weight tensors by a factor of" in found.reason
+
+
+def test_weights_of_one_tensor_with_unequal_say():
+    """Independent features with standard deviations 1 to 12: all other conditions are met."""
+    scales = torch.arange(1.0, 13.0)
+    x = scales * torch.randn(3000, 12, generator=generator("features"))
+
+    def model():
+        return nn.Linear(12, 1, bias=False)
+
+    problem = gengap.Problem(model=model, loss="mean_square", train=(x, x[:, :1]), test=(x, x[:, :1]), name="scaled")
+    found = prior_plausibility(problem, samples=1500, probes=16, seeds=5)
+    squares = scales**2
+    within(found.whole.unequal, float(squares.var(unbiased=False) / squares.mean() ** 2), 0.3)
+    assert found.verdict == "not plausible"
+    assert "those of single weights have a relative variance of" in found.reason
 
 
 def dense(model, x):
