@@ -8,99 +8,172 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gengap.comparison.compare import Comparison, compare
-    from gengap.comparison.question import comparison_study
-    from gengap.core.errors import BadInput, GengapError, Interrupted, LostRank, MissingData, OutOfSpace
-    from gengap.core.estimate import Estimate
-    from gengap.core.recipe import Recipe
-    from gengap.data.augment import make_augmentation
-    from gengap.data.labels import randomise_labels
-    from gengap.diagnosis.doctor import doctor
-    from gengap.diagnosis.finding import Diagnosis, Finding
-    from gengap.exploration.branching import CriticalBatch, critical_batch
-    from gengap.exploration.sweep import SweepResult, stored_sweep, sweep
-    from gengap.exploration.tune import Tuned, tune
-    from gengap.fitting.fit import Fits, fit
-    from gengap.measurement.run import Measurement, measure
-    from gengap.measures.curvature.density import Density, spectral_density
-    from gengap.measures.curvature.eigenvalues import Eigenvalues, top_eigenvalues
-    from gengap.measures.curvature.stability import StableLr, max_stable_lr
-    from gengap.measures.curvature.trace import Trace, trace
-    from gengap.measures.diffusion import DistanceCurve, DistanceFollower, distance_curve
-    from gengap.measures.distance import Distance, displacement_angle, distance, distance_ratio
-    from gengap.measures.evidence.log_evidence import Evidence, log_evidence
-    from gengap.measures.landscape.paths import Path, interpolate
-    from gengap.measures.landscape.plane import Plane, plane
-    from gengap.measures.landscape.slices import Slice1D, Slice2D, slice_1d, slice_2d
-    from gengap.measures.landscape.trajectory import Trajectory, trajectory
-    from gengap.measures.noise.batches import two_batch_noise_scale
-    from gengap.measures.noise.covariance import CovarianceEigenvalues, covariance_eigenvalues, subspace_overlap
-    from gengap.measures.noise.curvature_scale import CurvatureNoiseScale, curvature_noise_scale
-    from gengap.measures.noise.metric import adam_factors
-    from gengap.measures.noise.monitor import NoiseScaleMonitor
-    from gengap.measures.noise.noise_scale import NoiseScale, RecipeNoise, noise_scale, recipe_noise
-    from gengap.measures.noise.reading import NoiseScaleReading
-    from gengap.measures.prior_plausibility import prior_plausibility
-    from gengap.measures.random_potential import RandomPotential, loss_against_distance
-    from gengap.measures.rescaling import RescalingCheck, rescaling_check, usual_measures
-    from gengap.measures.rescalings import Rescaling, find_rescalings
-    from gengap.measures.sharpness.average_sharpness import AverageSharpness, average_sharpness
-    from gengap.measures.sharpness.ball_sharpness import BallSharpness, ball_sharpness
-    from gengap.measures.sharpness.box_sharpness import Sharpness, sharpness
-    from gengap.measures.sharpness.random_rise import RandomRise, random_rise
-    from gengap.measures.sharpness.steepness import SteepFraction, steep_fraction
-    from gengap.measures.sharpness.subspace_sharpness import SubspaceSharpness, subspace_sharpness
-    from gengap.nets.dropout import set_dropout
-    from gengap.nets.norm_conversion import (
-        average_statistics,
-        convert_ghost_batch_norm,
-        convert_plain_batch_norm,
-        convert_span_batch_norm,
-        last_batch_statistics,
+    from gengap.comparison.compare import Comparison as Comparison, compare as compare
+    from gengap.comparison.question import comparison_study as comparison_study
+    from gengap.core.errors import (
+        BadInput as BadInput,
+        GengapError as GengapError,
+        Interrupted as Interrupted,
+        LostRank as LostRank,
+        MissingData as MissingData,
+        OutOfSpace as OutOfSpace,
     )
-    from gengap.nets.norms import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
-    from gengap.nets.span_norms import SpanBatchNorm1d, SpanBatchNorm2d, SpanBatchNorm3d
-    from gengap.objectives.adversarial import Adversarial
-    from gengap.objectives.label_smoothing import smooth
-    from gengap.objectives.stability import Stability
-    from gengap.optim.conservative import Conservative
-    from gengap.optim.entropy_sgd import EntropySgd, Walk
-    from gengap.optim.full_batch import FullBatchGradientDescent
-    from gengap.optim.gradient_noise import IsotropicNoise, MultiplicativeNoise, matched_sigma
-    from gengap.optim.groups import no_decay_groups
-    from gengap.optim.kfac import Curvature, Kfac
-    from gengap.optim.lamb import Lamb
-    from gengap.optim.lars import Lars
-    from gengap.optim.lbfgs import Lbfgs
-    from gengap.optim.mixing import Elastic, PostLocal
-    from gengap.optim.momentum_correction import correct_momentum
-    from gengap.optim.rmsprop_warmup import RmspropWarmup
-    from gengap.optim.sam import Sam
-    from gengap.optim.svrg import Svrg
-    from gengap.optim.workers import Worker, Workers
-    from gengap.problem.checkpoint import Checkpoint, load_checkpoint
-    from gengap.problem.from_model import loss_function
-    from gengap.problem.load import load
-    from gengap.problem.problem import Problem
-    from gengap.problem.validation import hold_out
-    from gengap.store.store import Store
-    from gengap.studies.study import InterpolationSpec, SharpnessSpec, Study, read_study
-    from gengap.theory.branch_crossing import branch_crossing
-    from gengap.theory.critical_batch import fit_critical_batch
-    from gengap.theory.evidence_curve import evidence_curve
-    from gengap.theory.max_margin import margin_convergence
-    from gengap.theory.noise_prediction import predict_cost
-    from gengap.theory.noise_scale import SdeNoise, recipe_noise_scale, sde_noise_scale
-    from gengap.theory.performance_model import large_batch_race, plan_training
-    from gengap.theory.step_time import fit_step_time
-    from gengap.training.parts import SampleLR, ScheduledBatchSampler
-    from gengap.training.piggyback import Piggyback, piggyback
-    from gengap.training.ranks import Ranks, find_ranks
-    from gengap.training.run import Run
-    from gengap.training.snapshots import Probe, Snapshot, SnapshotFolder
-    from gengap.training.solo import train
+    from gengap.core.estimate import Estimate as Estimate
+    from gengap.core.recipe import Recipe as Recipe
+    from gengap.data.augment import make_augmentation as make_augmentation
+    from gengap.data.labels import randomise_labels as randomise_labels
+    from gengap.diagnosis.doctor import doctor as doctor
+    from gengap.diagnosis.finding import Diagnosis as Diagnosis, Finding as Finding
+    from gengap.exploration.branching import CriticalBatch as CriticalBatch, critical_batch as critical_batch
+    from gengap.exploration.sweep import SweepResult as SweepResult, stored_sweep as stored_sweep, sweep as sweep
+    from gengap.exploration.tune import Tuned as Tuned, tune as tune
+    from gengap.fitting.fit import Fits as Fits, fit as fit
+    from gengap.measurement.run import Measurement as Measurement, measure as measure
+    from gengap.measures.curvature.density import Density as Density, spectral_density as spectral_density
+    from gengap.measures.curvature.eigenvalues import Eigenvalues as Eigenvalues, top_eigenvalues as top_eigenvalues
+    from gengap.measures.curvature.stability import StableLr as StableLr, max_stable_lr as max_stable_lr
+    from gengap.measures.curvature.trace import Trace as Trace, trace as trace
+    from gengap.measures.diffusion import (
+        DistanceCurve as DistanceCurve,
+        DistanceFollower as DistanceFollower,
+        distance_curve as distance_curve,
+    )
+    from gengap.measures.distance import (
+        Distance as Distance,
+        displacement_angle as displacement_angle,
+        distance as distance,
+        distance_ratio as distance_ratio,
+    )
+    from gengap.measures.evidence.log_evidence import Evidence as Evidence, log_evidence as log_evidence
+    from gengap.measures.landscape.paths import Path as Path, interpolate as interpolate
+    from gengap.measures.landscape.plane import Plane as Plane, plane as plane
+    from gengap.measures.landscape.slices import (
+        Slice1D as Slice1D,
+        Slice2D as Slice2D,
+        slice_1d as slice_1d,
+        slice_2d as slice_2d,
+    )
+    from gengap.measures.landscape.trajectory import Trajectory as Trajectory, trajectory as trajectory
+    from gengap.measures.noise.batches import two_batch_noise_scale as two_batch_noise_scale
+    from gengap.measures.noise.covariance import (
+        CovarianceEigenvalues as CovarianceEigenvalues,
+        covariance_eigenvalues as covariance_eigenvalues,
+        subspace_overlap as subspace_overlap,
+    )
+    from gengap.measures.noise.curvature_scale import (
+        CurvatureNoiseScale as CurvatureNoiseScale,
+        curvature_noise_scale as curvature_noise_scale,
+    )
+    from gengap.measures.noise.metric import adam_factors as adam_factors
+    from gengap.measures.noise.monitor import NoiseScaleMonitor as NoiseScaleMonitor
+    from gengap.measures.noise.noise_scale import (
+        NoiseScale as NoiseScale,
+        RecipeNoise as RecipeNoise,
+        noise_scale as noise_scale,
+        recipe_noise as recipe_noise,
+    )
+    from gengap.measures.noise.reading import NoiseScaleReading as NoiseScaleReading
+    from gengap.measures.prior_plausibility import prior_plausibility as prior_plausibility
+    from gengap.measures.random_potential import (
+        RandomPotential as RandomPotential,
+        loss_against_distance as loss_against_distance,
+    )
+    from gengap.measures.rescaling import (
+        RescalingCheck as RescalingCheck,
+        rescaling_check as rescaling_check,
+        usual_measures as usual_measures,
+    )
+    from gengap.measures.rescalings import Rescaling as Rescaling, find_rescalings as find_rescalings
+    from gengap.measures.sharpness.average_sharpness import (
+        AverageSharpness as AverageSharpness,
+        average_sharpness as average_sharpness,
+    )
+    from gengap.measures.sharpness.ball_sharpness import (
+        BallSharpness as BallSharpness,
+        ball_sharpness as ball_sharpness,
+    )
+    from gengap.measures.sharpness.box_sharpness import Sharpness as Sharpness, sharpness as sharpness
+    from gengap.measures.sharpness.random_rise import RandomRise as RandomRise, random_rise as random_rise
+    from gengap.measures.sharpness.steepness import SteepFraction as SteepFraction, steep_fraction as steep_fraction
+    from gengap.measures.sharpness.subspace_sharpness import (
+        SubspaceSharpness as SubspaceSharpness,
+        subspace_sharpness as subspace_sharpness,
+    )
+    from gengap.nets.dropout import set_dropout as set_dropout
+    from gengap.nets.norm_conversion import (
+        average_statistics as average_statistics,
+        convert_ghost_batch_norm as convert_ghost_batch_norm,
+        convert_plain_batch_norm as convert_plain_batch_norm,
+        convert_span_batch_norm as convert_span_batch_norm,
+        last_batch_statistics as last_batch_statistics,
+    )
+    from gengap.nets.norms import (
+        GhostBatchNorm1d as GhostBatchNorm1d,
+        GhostBatchNorm2d as GhostBatchNorm2d,
+        GhostBatchNorm3d as GhostBatchNorm3d,
+    )
+    from gengap.nets.span_norms import (
+        SpanBatchNorm1d as SpanBatchNorm1d,
+        SpanBatchNorm2d as SpanBatchNorm2d,
+        SpanBatchNorm3d as SpanBatchNorm3d,
+    )
+    from gengap.objectives.adversarial import Adversarial as Adversarial
+    from gengap.objectives.label_smoothing import smooth as smooth
+    from gengap.objectives.stability import Stability as Stability
+    from gengap.optim.adaqn import AdaQn as AdaQn
+    from gengap.optim.conservative import Conservative as Conservative
+    from gengap.optim.entropy_sgd import EntropySgd as EntropySgd, Walk as Walk
+    from gengap.optim.full_batch import FullBatchGradientDescent as FullBatchGradientDescent
+    from gengap.optim.gradient_noise import (
+        IsotropicNoise as IsotropicNoise,
+        MultiplicativeNoise as MultiplicativeNoise,
+        matched_sigma as matched_sigma,
+    )
+    from gengap.optim.groups import no_decay_groups as no_decay_groups
+    from gengap.optim.kfac import Curvature as Curvature, Kfac as Kfac
+    from gengap.optim.lamb import Lamb as Lamb
+    from gengap.optim.lars import Lars as Lars
+    from gengap.optim.lbfgs import Lbfgs as Lbfgs
+    from gengap.optim.mixing import Elastic as Elastic, PostLocal as PostLocal
+    from gengap.optim.momentum_correction import correct_momentum as correct_momentum
+    from gengap.optim.rmsprop_warmup import RmspropWarmup as RmspropWarmup
+    from gengap.optim.sam import Sam as Sam
+    from gengap.optim.svrg import Svrg as Svrg
+    from gengap.optim.workers import Worker as Worker, Workers as Workers
+    from gengap.problem.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
+    from gengap.problem.from_model import loss_function as loss_function
+    from gengap.problem.load import load as load
+    from gengap.problem.problem import Problem as Problem
+    from gengap.problem.validation import hold_out as hold_out
+    from gengap.store.store import Store as Store
+    from gengap.studies.study import (
+        InterpolationSpec as InterpolationSpec,
+        SharpnessSpec as SharpnessSpec,
+        Study as Study,
+        read_study as read_study,
+    )
+    from gengap.theory.branch_crossing import branch_crossing as branch_crossing
+    from gengap.theory.critical_batch import fit_critical_batch as fit_critical_batch
+    from gengap.theory.evidence_curve import evidence_curve as evidence_curve
+    from gengap.theory.max_margin import margin_convergence as margin_convergence
+    from gengap.theory.noise_prediction import predict_cost as predict_cost
+    from gengap.theory.noise_scale import (
+        SdeNoise as SdeNoise,
+        recipe_noise_scale as recipe_noise_scale,
+        sde_noise_scale as sde_noise_scale,
+    )
+    from gengap.theory.performance_model import large_batch_race as large_batch_race, plan_training as plan_training
+    from gengap.theory.step_time import fit_step_time as fit_step_time
+    from gengap.training.fleet import train_fleet as train_fleet
+    from gengap.training.parts import SampleLR as SampleLR, ScheduledBatchSampler as ScheduledBatchSampler
+    from gengap.training.piggyback import Piggyback as Piggyback, piggyback as piggyback
+    from gengap.training.ranks import Ranks as Ranks, find_ranks as find_ranks
+    from gengap.training.run import Run as Run
+    from gengap.training.snapshots import Probe as Probe, Snapshot as Snapshot, SnapshotFolder as SnapshotFolder
+    from gengap.training.solo import train as train
 
 PUBLIC = {
+    "AdaQn": "gengap.optim.adaqn",
     "Adversarial": "gengap.objectives.adversarial",
     "AverageSharpness": "gengap.measures.sharpness.average_sharpness",
     "BadInput": "gengap.core.errors",
@@ -253,170 +326,14 @@ PUBLIC = {
     "top_eigenvalues": "gengap.measures.curvature.eigenvalues",
     "trace": "gengap.measures.curvature.trace",
     "train": "gengap.training.solo",
+    "train_fleet": "gengap.training.fleet",
     "trajectory": "gengap.measures.landscape.trajectory",
     "tune": "gengap.exploration.tune",
     "two_batch_noise_scale": "gengap.measures.noise.batches",
     "usual_measures": "gengap.measures.rescaling",
 }
 
-__all__ = [
-    "Adversarial",
-    "AverageSharpness",
-    "BadInput",
-    "BallSharpness",
-    "Checkpoint",
-    "Comparison",
-    "Conservative",
-    "CovarianceEigenvalues",
-    "CriticalBatch",
-    "Curvature",
-    "CurvatureNoiseScale",
-    "Density",
-    "Diagnosis",
-    "Distance",
-    "DistanceCurve",
-    "DistanceFollower",
-    "Eigenvalues",
-    "Elastic",
-    "EntropySgd",
-    "Estimate",
-    "Evidence",
-    "Finding",
-    "Fits",
-    "FullBatchGradientDescent",
-    "GengapError",
-    "GhostBatchNorm1d",
-    "GhostBatchNorm2d",
-    "GhostBatchNorm3d",
-    "InterpolationSpec",
-    "Interrupted",
-    "IsotropicNoise",
-    "Kfac",
-    "Lamb",
-    "Lars",
-    "Lbfgs",
-    "LostRank",
-    "Measurement",
-    "MissingData",
-    "MultiplicativeNoise",
-    "NoiseScale",
-    "NoiseScaleMonitor",
-    "NoiseScaleReading",
-    "OutOfSpace",
-    "Path",
-    "Piggyback",
-    "Plane",
-    "PostLocal",
-    "Probe",
-    "Problem",
-    "RandomPotential",
-    "RandomRise",
-    "Ranks",
-    "Recipe",
-    "RecipeNoise",
-    "Rescaling",
-    "RescalingCheck",
-    "RmspropWarmup",
-    "Run",
-    "Sam",
-    "SampleLR",
-    "ScheduledBatchSampler",
-    "SdeNoise",
-    "Sharpness",
-    "SharpnessSpec",
-    "Slice1D",
-    "Slice2D",
-    "Snapshot",
-    "SnapshotFolder",
-    "SpanBatchNorm1d",
-    "SpanBatchNorm2d",
-    "SpanBatchNorm3d",
-    "Stability",
-    "StableLr",
-    "SteepFraction",
-    "Store",
-    "Study",
-    "SubspaceSharpness",
-    "Svrg",
-    "SweepResult",
-    "Trace",
-    "Trajectory",
-    "Tuned",
-    "Walk",
-    "Worker",
-    "Workers",
-    "adam_factors",
-    "average_sharpness",
-    "average_statistics",
-    "ball_sharpness",
-    "branch_crossing",
-    "compare",
-    "comparison_study",
-    "convert_ghost_batch_norm",
-    "convert_plain_batch_norm",
-    "convert_span_batch_norm",
-    "correct_momentum",
-    "covariance_eigenvalues",
-    "critical_batch",
-    "curvature_noise_scale",
-    "displacement_angle",
-    "distance",
-    "distance_curve",
-    "distance_ratio",
-    "doctor",
-    "evidence_curve",
-    "find_ranks",
-    "find_rescalings",
-    "fit",
-    "fit_critical_batch",
-    "fit_step_time",
-    "hold_out",
-    "interpolate",
-    "large_batch_race",
-    "last_batch_statistics",
-    "load",
-    "load_checkpoint",
-    "log_evidence",
-    "loss_against_distance",
-    "loss_function",
-    "make_augmentation",
-    "margin_convergence",
-    "matched_sigma",
-    "max_stable_lr",
-    "measure",
-    "no_decay_groups",
-    "noise_scale",
-    "piggyback",
-    "plan_training",
-    "plane",
-    "predict_cost",
-    "prior_plausibility",
-    "random_rise",
-    "randomise_labels",
-    "read_study",
-    "recipe_noise",
-    "recipe_noise_scale",
-    "rescaling_check",
-    "sde_noise_scale",
-    "set_dropout",
-    "sharpness",
-    "slice_1d",
-    "slice_2d",
-    "smooth",
-    "spectral_density",
-    "steep_fraction",
-    "stored_sweep",
-    "subspace_overlap",
-    "subspace_sharpness",
-    "sweep",
-    "top_eigenvalues",
-    "trace",
-    "train",
-    "trajectory",
-    "tune",
-    "two_batch_noise_scale",
-    "usual_measures",
-]
+__all__ = [*PUBLIC]
 
 try:
     __version__ = version("gengap")

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeRemainingColumn
 
 from gengap.core.errors import GengapError
 from gengap.core.events import Event, Message, Progress

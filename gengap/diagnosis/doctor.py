@@ -7,9 +7,7 @@ from typing import Any
 from torch import nn
 
 from gengap.core.errors import BadInput
-from gengap.diagnosis.checks import gradient, precision, rates, samples
-from gengap.diagnosis.checks import model as of_model
-from gengap.diagnosis.checks import processes as of_processes
+from gengap.diagnosis.checks import gradient, model as of_model, precision, processes as of_processes, rates, samples
 from gengap.diagnosis.evidence import Evidence
 from gengap.diagnosis.finding import Diagnosis, Finding
 from gengap.diagnosis.loop import Loop

@@ -25,7 +25,7 @@ from gengap.theory.branch_crossing import Crossing, branch_crossing
 from gengap.training.snapshots import Probe, Snapshot
 from gengap.training.solo import train
 
-ADAPTIVE = {"adam", "adamw", "adagrad", "rmsprop", "lamb", "rmsprop-warmup"}  # steps of a length of their own
+ADAPTIVE = {"adam", "adamw", "adagrad", "rmsprop", "lamb", "rmsprop-warmup", "adaqn"}  # steps of a length of their own
 REMEMBERED = {"sgd", "adam", "adamw", "adagrad", "rmsprop", "lars", "lamb"}  # memory is a tensor for each weight
 UNBRANCHED = {
     "schedule": "constant",

@@ -10,8 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis as AxisLine
-from matplotlib.axis import YAxis
+from matplotlib.axis import Axis as AxisLine, YAxis
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D

@@ -33,8 +33,7 @@ from gengap.training.network import make_augment, make_network
 from gengap.training.noise_readings import NoiseReadings
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Cost, Outcome, Point, Run
-from gengap.training.sharded import Policy, is_sharded, told_of_parts, whole
-from gengap.training.sharded import shard as spread
+from gengap.training.sharded import Policy, is_sharded, shard as spread, told_of_parts, whole
 from gengap.training.sharded_evaluation import ShardedEvaluation
 from gengap.training.sharing import dropout_seed, told_of_sharing
 from gengap.training.snapshots import Probe, Showing, Snapshot

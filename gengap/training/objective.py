@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gengap.core.errors import BadInput
-from gengap.core.recipe import Recipe
-from gengap.core.recipe import methods as spec
+from gengap.core.recipe import Recipe, methods as spec
 from gengap.objectives import objective as objectives
 from gengap.objectives.adversarial import Adversarial
 from gengap.objectives.label_smoothing import smooth

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gengap.core.recipe import Recipe
-from gengap.core.recipe import methods as spec
+from gengap.core.recipe import Recipe, methods as spec
 from gengap.optim.gradient_noise import IsotropicNoise
 from gengap.optim.workers import Workers
 from gengap.problem.losses import Loss

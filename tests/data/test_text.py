@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gengap.core.errors import BadInput, DamagedFile, MissingData
 from gengap.data.text import characters, penn_treebank, read_penn_treebank, windows

@@ -7,8 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from noise_networks import KINDS, Case, HiddenAtTimes, case, single_gradients
 from torch import nn
 

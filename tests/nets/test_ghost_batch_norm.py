@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from method_twins import CENTRES, CURVATURE, QUARTIC, START
-from torch.optim import SGD
-from torch.optim import Adam as TorchAdam
+from torch.optim import SGD, Adam as TorchAdam
 
 from gengap.core.errors import BadInput
 from gengap.core.seeds import stream

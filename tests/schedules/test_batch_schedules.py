@@ -3,8 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gengap.core.recipe import Recipe
 from gengap.core.recipe.schedules import BatchDynamic

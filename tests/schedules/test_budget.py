@@ -1,8 +1,7 @@
 """Oracle: a loop that trains nothing and counts every update and sample; properties by hypothesis."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe

@@ -8,8 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from safetensors.torch import load_file
 from training_problems import Counted, assert_same_run, assert_same_tensors, busy, problem, recipe, smooth
 

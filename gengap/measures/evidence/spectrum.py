@@ -17,8 +17,7 @@ from gengap.measures.curvature.operators import Operator
 from gengap.measures.curvature.quadrature import Rule, Vector, signs, tridiagonal
 from gengap.measures.evidence.deflation import outliers
 from gengap.measures.trees import norm
-from gengap.theory.evidence import Curvature, curvature_from_eigenvalues
-from gengap.theory.evidence import Rule as Which
+from gengap.theory.evidence import Curvature, Rule as Which, curvature_from_eigenvalues
 
 PROBING = 20  # products for the Newton step, where the Hessian is not written out
 

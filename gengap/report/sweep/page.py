@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gengap.report.html import fill, linked
-from gengap.report.html import write_page as write_files
+from gengap.report.html import fill, linked, write_page as write_files
 from gengap.report.shapes import Figure
 from gengap.report.sweep import fits, sentence, tables
 from gengap.report.sweep.definitions import definitions
