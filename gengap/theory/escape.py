@@ -75,17 +75,21 @@ def simulate_escape(
 
     Raises:
         BadInput: a number is out of range, or start and beyond are one place.
+        FloatingPointError: a run left for infinity, which is no escape; lower the learning rate.
     """
     positive(limit=limit, gradient_variance=gradient_variance)
-    if runs < 2 or beyond == start:
+    if runs < 2 or beyond == start or not (math.isfinite(start) and math.isfinite(beyond)):
         raise BadInput(f"runs is {runs!r}, start {start!r} and beyond {beyond!r}; give two runs and two places")
     rng = np.random.default_rng(stream(seed, "escape"))
     spread, side = math.sqrt(rule.noise_share * gradient_variance), math.copysign(1.0, beyond - start)
     w, v = np.full(runs, float(start)), np.zeros(runs)
     times: list[int] = []
     for t in range(1, limit + 1):
-        v = rule.momentum * v + potential.slope(w) + spread * rng.standard_normal(len(w))
-        w = w - rule.lr * v
+        with np.errstate(over="ignore", invalid="ignore"):
+            v = rule.momentum * v + potential.slope(w) + spread * rng.standard_normal(len(w))
+            w = w - rule.lr * v
+        if not np.isfinite(w).all():
+            raise FloatingPointError(f"a run left for infinity at update {t}; lower lr from {rule.lr!r}")
         inside = side * (w - beyond) < 0
         if not inside.all():
             times += [t] * int((~inside).sum())
@@ -208,8 +212,10 @@ def fit_escape(batch_over_lr: npt.ArrayLike, times: npt.ArrayLike) -> EscapeFit:
         Hu, Li, Li & Liu 2017, arXiv:1705.07562: the time grows exponentially in B / lr.
     """
     x, y = np.asarray(batch_over_lr, dtype=np.float64), np.asarray(times, dtype=np.float64)
-    if x.ndim != 1 or x.shape != y.shape or not ((x > 0).all() and (y > 0).all()):
-        raise BadInput(f"batch_over_lr has shape {x.shape} and times {y.shape}; give as many of both, all positive")
+    if x.ndim != 1 or x.shape != y.shape:
+        raise BadInput(f"batch_over_lr has shape {x.shape} and times {y.shape}; give as many of both")
+    if not (np.isfinite(x) & (x > 0) & (y > 0)).all():
+        raise BadInput("batch_over_lr or times hold a number that is not positive, or a B / lr that is not finite")
     x, y = x[np.isfinite(y)], np.log(y[np.isfinite(y)])
     n = len(x)
     if len(np.unique(x)) < LEAST:

@@ -161,3 +161,17 @@ def test_refuses_with_a_sentence():
         fit_escape([1.0, 2.0], [1.0])
     with pytest.raises(BadInput, match=r"barrier is -1\.0"):
         kramers_time(barrier=-1.0, at_minimum=1.0, at_barrier=-1.0, temperature=0.1)
+
+
+def test_a_run_that_leaves_for_infinity_has_not_escaped():
+    """With lr far above the stability limit the cubic slope throws a run to and fro until it overflows."""
+    with pytest.raises(FloatingPointError, match="left for infinity"):
+        simulate_escape(DoubleWell(1.0), HeavyBall(10.0), 1.0, start=-1, beyond=1e300, limit=50, runs=3)
+    with pytest.raises(BadInput, match="two places"):
+        simulate_escape(DoubleWell(1.0), HeavyBall(0.01), 1.0, start=-1, beyond=math.nan, limit=50, runs=3)
+
+
+@pytest.mark.parametrize(("x", "times"), [([1, 2, 3, math.inf], [1, 2, 3, 4]), ([1, 2, 3, 4], [1, 2, 3, math.nan])])
+def test_escape_times_that_are_none_are_refused(x, times):
+    with pytest.raises(BadInput, match="not positive"):
+        fit_escape(x, times)
