@@ -125,12 +125,14 @@ def runs(
         rows.append([
             row.key,
             f"{row.recipe['batch_size']:,}",
+            "-" if row.recipe.get("lr") is None else f"{row.recipe['lr']:.4g}",
+            f"{row.recipe.get('momentum') or 0:g}",
             str(row.recipe["seed"]),
             shown,
             f"{row.cost.get('seconds', 0):.1f}",
             outcome,
         ])
-    head = ["run", "batch", "seed", "test accuracy, % (running averages)", "seconds", "outcome"]
+    head = ["run", "batch", "lr", "momentum", "seed", "test accuracy, % (running averages)", "seconds", "outcome"]
     show(head, rows, [asdict(row) for row in found], json)
 
 

@@ -9,6 +9,7 @@ from gengap.core.errors import BadInput
 
 ONE_THREAD_BELOW = 200_000  # weights
 PROBLEM, RECIPE, MEASURES, RUNNING = "Problem", "Recipe", "Measures", "Running"
+EXAMPLES = {"--grid": "weight_decay=0,0.0005", "--engine-option": "num_cpus=2"}
 
 Data = Annotated[
     str | None, typer.Option(help="Data set of the catalogue (gengap list data).", rich_help_panel=PROBLEM)
@@ -176,14 +177,15 @@ def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
     return fields | {name: value for name, value in options.items() if value is not None and value is not False}
 
 
-def settings(given: list[str]) -> dict[str, Any]:
+def settings(given: list[str], name: str = "--set") -> dict[str, Any]:
     """Read FIELD=JSON.
 
     Args:
         given: for example 'ghost_batch=128' or 'method={"name": "sam", "rho": 0.1}'; what is no JSON is a word.
+        name: of the option.
 
     Returns:
-        Fields for a recipe.
+        Values by field.
 
     Raises:
         BadInput: one has no equals sign.
@@ -191,7 +193,7 @@ def settings(given: list[str]) -> dict[str, Any]:
     import json
 
     found: dict[str, Any] = {}
-    for field, text in assignments(given, "--set").items():
+    for field, text in assignments(given, name).items():
         try:
             found[field] = json.loads(text)
         except json.JSONDecodeError:
@@ -216,7 +218,8 @@ def assignments(given: list[str], name: str) -> dict[str, str]:
     for one in given:
         field, equals, text = one.partition("=")
         if not equals or not field.strip():
-            raise BadInput(f"{name} {one!r} sets nothing; write FIELD=VALUE, for example {name} ghost_batch=128")
+            example = EXAMPLES.get(name, "ghost_batch=128")
+            raise BadInput(f"{name} {one!r} sets nothing; write FIELD=VALUE, for example {name} {example}")
         found[field.strip()] = text.strip()
     return found
 

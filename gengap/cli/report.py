@@ -45,15 +45,31 @@ def report(
 
 
 def stored(folder: Path, *, is_sweep: bool) -> tuple[Any, Any]:
-    """Give what a folder holds, and what prints it."""
+    """Give what a folder holds.
+
+    Args:
+        folder: of results.
+        is_sweep: whether they are those of a sweep.
+
+    Returns:
+        The sweep or comparison, and what prints it.
+
+    Raises:
+        BadInput: it holds neither.
+    """
     if is_sweep:
         from gengap.exploration.sweep import stored_sweep
         from gengap.report.sweep.terminal import print_sweep
 
         return stored_sweep(folder), print_sweep
+    from gengap.comparison.checks import STUDY
     from gengap.comparison.compare import stored_comparison
     from gengap.report.terminal import print_comparison
 
+    if not (folder / STUDY).exists():
+        raise BadInput(
+            f"{folder} holds no comparison and no sweep; name a folder that --out of compare, sweep or tune wrote"
+        )
     return stored_comparison(folder), print_comparison
 
 

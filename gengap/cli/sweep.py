@@ -135,9 +135,9 @@ def sweep(
         "lr": lr,
         "momentum": momentum,
         "train_size": train_size,
-        **o.assignments(grid or [], "--grid"),
         "seed": seed_range(seeds, seed),
     }
+    values |= further(grid or [], values | {"budget": budget, "optimizer": optimizer})
     shared = {
         "optimizer": optimizer,
         "nesterov": nesterov,
@@ -172,7 +172,7 @@ def sweep(
     means = {
         "engine": engine,
         "workers": workers,
-        "options": o.settings(engine_option or []),
+        "options": o.settings(engine_option or [], "--engine-option"),
         "device": device,
         "data_root": data_root,
     }
@@ -184,6 +184,25 @@ def seed_range(seeds: int | None, first: int | None) -> list[int] | None:
     if seeds is None and first is None:
         return None
     return list(range(first or 0, (first or 0) + (seeds or 5)))
+
+
+def further(given: list[str], named: dict[str, Any]) -> dict[str, str]:
+    """Read --grid.
+
+    Args:
+        given: FIELD=VALUES.
+        named: options for fields of the grid; None: not given.
+
+    Returns:
+        Values by field.
+
+    Raises:
+        BadInput: a field has an option that was given too.
+    """
+    found = o.assignments(given, "--grid")
+    if twice := [field for field in found if named.get(field) is not None]:
+        raise BadInput(f"{twice[0]} is in --grid and in an option of its own; leave it in one of them")
+    return found
 
 
 def extension(limit: int | None, *, every: bool) -> dict[str, Any] | None:
@@ -240,11 +259,12 @@ def from_options(
     fields = o.recipe_fields(recipe, **shared, epochs=None, steps=None, converged=False)
     lines = {name: value for name, value in values.items() if value is not None}
     for name, value in DEFAULTS.items():
-        suits = name != "lr" or fields.get("optimizer", "sgd") == "sgd"  # other optimizers have other scales
+        trained_by = lines.get("optimizer", fields.get("optimizer", "sgd"))
+        suits = name != "lr" or trained_by == "sgd"  # other optimizers have other scales
         if name not in fields and suits:
             lines.setdefault(name, value)
     fields = {name: value for name, value in fields.items() if name not in lines}
-    budget = rules["budget"] or fields.pop("budget", None) or "epochs=30"
+    budget = rules["budget"] or fields.pop("budget", None) or (None if "budget" in lines else "epochs=30")
     if isinstance(budget, str) and any(mark in budget for mark in ":,"):
         lines["budget"], budget = budget, None
     chosen = {name: value for name, value in rules.items() if value is not None} | {"budget": budget}
@@ -342,7 +362,5 @@ def show_forecast(plan: Any, problems: Any, folder: Path, *, device: str, json: 
     width = max(24, *(len(row.what) + 1 for row in rows))
     for row in rows:
         print(f"{row.what:<{width}}{row.count:>5} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
-    print(
-        f"{runs:,} runs, about {seconds(total)} one after the other on this machine, and at most {growth:,} more where the best "
-        f"learning rate is at the edge of its grid; nothing was trained"
-    )
+    more = f", and at most {growth:,} more where the best learning rate is at the edge of its grid" if growth else ""
+    print(f"{runs:,} runs, about {seconds(total)} one after the other on this machine{more}; nothing was trained")

@@ -81,10 +81,10 @@ def tune(
     folder = out or Path("results") / f"tune-{made.name.replace(' on ', '-').replace('/', '-')}"
     check_folder(folder, resume=resume or dry_run)
     fields = o.recipe_fields(recipe, set=set_)
-    sizes = batch_sizes(batch)
+    sizes, each = batch_sizes(batch), one_budget(budget)
     if dry_run:
         forecast(
-            made, fields, sizes, budget=budget, lr=lr, momentum=momentum, seeds=seeds, validation=validation, json=json
+            made, fields, sizes, budget=each, lr=lr, momentum=momentum, seeds=seeds, validation=validation, json=json
         )
         return
     from gengap.exploration.tune import tune as search
@@ -134,12 +134,35 @@ def batch_sizes(text: str | None) -> list[int] | None:
     """
     if text is None:
         return None
-    from gengap.studies.grid import BATCH, values_of
+    from gengap.studies.grid import counts
 
-    found = values_of(BATCH, text)
-    if not all(isinstance(size, int) for size in found):
-        raise BadInput(f"--batch is {text!r}; give numbers of samples")
-    return found
+    try:
+        return counts(text)
+    except ValueError as error:
+        raise BadInput(f"--batch is {text!r}; give numbers of samples: {error}") from error
+
+
+def one_budget(text: str) -> dict[str, Any]:
+    """Read a budget.
+
+    Args:
+        text: "epochs=30", "steps=10000" or "converged".
+
+    Returns:
+        Fields of a `Budget`.
+
+    Raises:
+        BadInput: it is none of these, or several.
+    """
+    from gengap.studies.grid import budgets
+
+    try:
+        first, *more = budgets(text)
+    except ValueError as error:
+        raise BadInput(f"--budget: {error}") from error
+    if more:
+        raise BadInput(f"--budget is {text!r}; all runs of a tuning have the same one, for example epochs=30")
+    return first
 
 
 def forecast(
@@ -147,7 +170,7 @@ def forecast(
     fields: dict[str, Any],
     sizes: list[int] | None,
     *,
-    budget: str,
+    budget: dict[str, Any],
     lr: float,
     momentum: float,
     seeds: int,
@@ -159,16 +182,14 @@ def forecast(
     from gengap.exploration.tune import sizes_of, training_size
     from gengap.problem.validation import hold_out
     from gengap.report.numbers import seconds
-    from gengap.studies.grid import budgets
     from gengap.sweeps.forecast import run_seconds
 
     chosen = sizes_of(sizes, training_size(problem, validation))
     held = hold_out(problem, validation)
-    [each] = budgets(budget)
     say("timing a few updates of each batch size ...")
     rows: list[dict[str, Any]] = []
     for size in chosen:
-        tried: dict[str, Any] = {"lr": lr / 10, "momentum": momentum, "batch_size": size, "budget": each}
+        tried: dict[str, Any] = {"lr": lr / 10, "momentum": momentum, "batch_size": size, "budget": budget}
         recipe = Recipe(**{**fields, **tried})
         once, detail = run_seconds(held, recipe, "cpu", 20)
         rows.append({"batch_size": size, "count": seeds, "seconds": seeds * once, "detail": detail})

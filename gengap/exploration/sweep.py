@@ -17,6 +17,7 @@ from gengap.report.sweep.sentence import answer
 from gengap.report.sweep.view import read
 from gengap.store.store import LEDGER, Store
 from gengap.studies.grid import BATCH, LR, SEED
+from gengap.studies.study import ProblemSpec
 from gengap.studies.sweep import Sweep, read_sweep
 from gengap.sweeps.drive import run_sweep
 from gengap.sweeps.plan import spec_of
@@ -214,9 +215,14 @@ def check_same(plan: Sweep, out: Path) -> None:
         return
     old, new = read_sweep(out / SWEEP), Sweep(**plan.model_dump())
     for what, ours, theirs in (
-        ("problem", new.problem, old.problem),
-        ("recipe fields", new.recipe, old.recipe),
-        ("validation", new.validation, old.validation),
+        ("another problem", named(new.problem), named(old.problem)),
+        ("other recipe fields", new.recipe, old.recipe),
+        ("another validation", new.validation, old.validation),
     ):
         if ours != theirs:
-            raise BadInput(f"{out} holds a sweep with another {what} ({theirs}); choose another folder")
+            raise BadInput(f"{out} holds a sweep with {what} ({theirs} there, {ours} here); choose another folder")
+
+
+def named(problem: ProblemSpec) -> dict[str, Any]:
+    """Give the fields that say which problem it is."""
+    return {name: value for name, value in problem.model_dump().items() if value}

@@ -1,10 +1,11 @@
 """The JSON document of a sweep, from the runs that belong to it."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from gengap.fitting.cells import parted
+from gengap.fitting.cells import cells_of, parted
 from gengap.fitting.document import FORMAT, describe_runs, shared_facts
-from gengap.fitting.table import records_of
+from gengap.fitting.table import RunRecord, records_of
 from gengap.store.store import Store
 from gengap.studies.sweep import Sweep
 
@@ -21,7 +22,7 @@ def document_of(store: Store, sweep: Sweep) -> dict[str, Any]:
         behind the name of the optimizer ("sgd, weight_decay 0.0005"), which parts cells.
 
     Raises:
-        BadInput: no run came out with a value.
+        BadInput: the sweep has no run yet.
     """
     keys = set(store.recall("sweep_keys") or [])
     rows = [row for row in store.runs() if row.key in keys]
@@ -33,13 +34,26 @@ def document_of(store: Store, sweep: Sweep) -> dict[str, Any]:
         "problem": shared_facts(list(problems.values())),
         "command": store.recall("sweep_command") or "",
         "environment": rows[-1].environment if rows else {},
-        **describe_runs(
-            parted(records_of(rows, problems)),
-            metric=f"test_{sweep.metric}" if sweep.metric else None,
-            selection="validation" if held else "test",
-        ),
+        **described(parted(records_of(rows, problems)), sweep.metric, selection="validation" if held else "test"),
         "grids": store.recall("sweep_grids") or [],
         "ways": store.recall("sweep_ways") or [],
         "notes": store.recall("sweep_notes") or [],
         "sweep": sweep.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def described(records: Sequence[RunRecord], metric: str | None, *, selection: str) -> dict[str, Any]:
+    """Describe the runs; where none came out with a value there is nothing to fit, and that is a result too."""
+    wanted = f"test_{metric}" if metric else None
+    if not records or any(record.finished for record in records):
+        return describe_runs(records, metric=wanted, selection=selection)
+    name = wanted or "test_accuracy"
+    return {
+        "selection": selection,
+        "selection_note": "",
+        "metric": name,
+        "target": None,
+        "runs": [record.to_dict() for record in records],
+        "cells": [cell.to_dict() for cell in cells_of(records, name)],
+        "fits": {},
     }

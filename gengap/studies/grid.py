@@ -118,9 +118,29 @@ def values_of(field: str, values: Any) -> list[Any]:
 
 
 def whole(values: Any) -> list[Any]:
-    """Give values of a field that counts; what of a range rounds to the same number stands there once."""
-    found = [round(value) if isinstance(value, float) else value for value in expand(values)]
-    return list(dict.fromkeys(found)) if isinstance(values, str) else found
+    """Give values of a field that counts; those of a range are rounded, and what rounds to the same number stands there once."""
+    if not isinstance(values, str) or values.lstrip().startswith(("[", "{")):
+        return expand(values)
+    parts = [(":" in part, value) for part in values.split(",") for value in expand(part)]
+    return list(dict.fromkeys(round(value) if in_range else value for in_range, value in parts))
+
+
+def counts(values: Any) -> list[int]:
+    """Give whole numbers.
+
+    Args:
+        values: as written.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: one is no whole number.
+    """
+    found = whole(values)
+    if wrong := [value for value in found if not isinstance(value, int) or isinstance(value, bool)]:
+        raise ValueError(f"{wrong[0]!r} is no whole number")
+    return found
 
 
 def learning_rates(values: Any) -> list[float]:
@@ -149,8 +169,8 @@ def several_budgets(values: Any) -> list[Any]:
 
 WAYS: dict[str, Callable[[Any], list[Any]]] = {
     BATCH: whole,
-    SIZE: whole,
-    SEED: whole,
+    SIZE: counts,
+    SEED: counts,
     LR: learning_rates,
     "budget": several_budgets,
 }

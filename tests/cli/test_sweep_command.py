@@ -65,7 +65,7 @@ def test_resumed_it_shows_the_same_without_training(made, gengap, monkeypatch, u
     assert again.code == 0, again.err
     first = again.out.splitlines()[0]
     assert first.startswith("Batch ")
-    assert "tests best" in first
+    assert "does best on validation" in first
     assert "lost" in again.out  # the table, with runs that diverged
 
 
@@ -135,11 +135,29 @@ def test_everything_of_a_grid_can_be_said(gengap):
     assert found.json()["runs"] == 2 * 2 * 2 * 2 * 2 * 2
 
 
+def test_seeds_and_budgets_may_stand_in_the_grid(gengap):
+    words = ["--batch", 4, "--lr", 0.1, "--validation", 4, "--grid", "seed=3,5", "--grid", "budget=steps=1:2:x2"]
+    found = gengap("sweep", *BLOBS, *words, "--dry-run", "--json")
+    assert found.code == 0, found.err
+    written = tomllib.loads(found.json()["sweep"])
+    assert written["grid"]["seed"] == [3, 5]
+    assert written["grid"]["budget"] == [{"steps": 1}, {"steps": 2}]
+    assert "budget" not in written
+
+
+def test_the_list_of_runs_tells_them_apart(made, gengap):
+    folder, _ = made
+    head, *rows = gengap("list", "runs", folder).out.splitlines()
+    assert head.split()[:5] == ["run", "batch", "lr", "momentum", "seed"]
+    told = {tuple(row.split()[1:5]) for row in rows}
+    assert told == {(b, lr, "0", seed) for b in ("4", "9") for lr in ("0.1", "0.2", "0.4") for seed in ("0", "1")}
+
+
 def test_failures_end_with_code_1(gengap, tmp_path, unreported):
     found = gengap("sweep", "--problem", "cli_problems:fails", *GRID, *SOLO, "--out", tmp_path / "out")
     assert found.code == 1, found.err
     assert "warning: RuntimeError: not with 9" in found.err
-    assert "tests best" in found.out
+    assert "does best on validation" in found.out
 
 
 REFUSED = {
@@ -155,6 +173,12 @@ REFUSED = {
     "device": (["--device", "moon"], "device 'moon' cannot be used"),
     "no rates": (["--optimizer", "adam"], "lr is missing; give its values in grid"),
     "too large": (["--batch", "400,500"], "no batch size of the sweep is left"),
+    "whole": (["--batch", "8.5"], "batch_size is 8.5"),
+    "counts": (["--train-size", "10,ten"], "grid.train_size: 'ten' is no whole number"),
+    "twice": (["--batch", "4", "--grid", "batch_size=9"], "batch_size is in --grid and in an option of its own"),
+    "seeds": (["--seeds", "2", "--grid", "seed=3,4"], "seed is in --grid and in an option of its own"),
+    "other rates": (["--grid", "optimizer=sgd,adam"], "lr is missing; give its values in grid"),
+    "engine option": (["--engine-option", "colour"], "--engine-option 'colour' sets nothing"),
     "names": (["--data", "digits"], "--problem brings its own data, network and loss"),
     "file": (["no.toml"], "no.toml says all of the sweep; leave problem out"),
 }
@@ -178,7 +202,7 @@ def test_a_folder_with_results_needs_resume(made, gengap):
     assert "holds results already; go on with them by --resume" in found.err
     found = gengap("sweep", *BLOBS, *GRID, "--nesterov", "--momentum", "0.9", "--out", folder, "--resume", *SOLO)
     assert found.code == 2
-    assert "holds a sweep with another recipe fields" in found.err
+    assert "holds a sweep with other recipe fields" in found.err
 
 
 def test_ctrl_c_keeps_what_is_finished(gengap, tmp_path, unreported, monkeypatch):

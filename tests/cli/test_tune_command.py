@@ -53,6 +53,9 @@ def test_branches_are_shown_and_kept(tmp_path, anywhere) -> None:
     [
         ([*TUNE[:-4], "--batch", "0,5"], "batch"),
         ([*TUNE, "--lr", "-1"], "lr"),
+        ([*TUNE, "--budget", "long"], "--budget: 'long' is no budget"),
+        ([*TUNE, "--budget", "steps=2,4"], "--budget is 'steps=2,4'"),
+        ([*TUNE, "--batch", "10:5:x2", "--dry-run"], "'10:5:x2' is no ascending range"),
         ([*BRANCH, "--lr-rule", "cubic"], "--lr-rule is 'cubic'"),
         ([*BRANCH, "--at", "2"], "at is"),
         ([*BRANCH, "--batch", "5"], "batch_sizes is"),

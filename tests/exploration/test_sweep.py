@@ -84,11 +84,11 @@ def test_a_folder_is_used_again(found, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changed", "what"),
-    [({"recipe": {"nesterov": True}}, "recipe fields"), ({"validation": 6}, "validation")],
+    [({"recipe": {"nesterov": True}}, "other recipe fields"), ({"validation": 6}, "another validation")],
 )
 def test_a_folder_of_another_sweep_is_refused(changed, what, found):
     grid = {**GRID, "momentum": [0.9]}
-    with pytest.raises(BadInput, match=f"holds a sweep with another {what}"):
+    with pytest.raises(BadInput, match=f"holds a sweep with {what}"):
         sweep(blobs(), grid, "epochs=2", out=found.folder, **HOW | changed)
 
 
@@ -159,3 +159,13 @@ def test_what_cannot_be_used_is_one_sentence(name):
     with pytest.raises(BadInput, match=text) as caught:
         sweep(blobs(), given.pop("grid"), given.pop("budget"), **given)
     assert "\n" not in str(caught.value)
+
+
+def test_where_all_diverged_that_is_the_result():
+    """Weight decay 1 at a rate of 1e20 multiplies weights by -1e20 in each step, which float32 cannot hold."""
+    grid = {"batch_size": [4, 9], "lr": [1e20, 2e20]}
+    found = sweep(blobs(), grid, "epochs=8", **HOW | {"extend": 0, "recipe": {"weight_decay": 1.0}})
+    assert [run["outcome"] for run in found.runs] == ["diverged"] * len(found.runs)
+    assert all((cell["best_lr"], cell["diverged"]) == (None, cell["runs"]) for cell in found.cells)
+    assert found.sentence == f"None of the {len(found.runs)} runs can be compared: {len(found.runs)} diverged."
+    assert "Every run of batch 4 and 9 diverged or failed; try lower learning rates." in " ".join(str(found).split())

@@ -208,7 +208,7 @@ def test_loss_falls_with_the_budget_faster_than_accuracy(documents):
 
 
 SENTENCES = {
-    "one_run": "Learning rate 0.25 tests best at batch 32, with 93.44 % (one seed).",
+    "one_run": "Learning rate 0.25 does best on validation at batch 32, with 93.44 % (one seed) on test.",
     "all_diverged": "None of the 9 runs can be compared: 8 diverged and 1 failed.",
     "empty": "The sweep holds no run yet.",
 }
@@ -228,7 +228,7 @@ def test_the_answer_names_the_best_cell_by_validation_and_its_test_result(docume
         means[cell["batch_size"]] = sum(r["validation_accuracy"] for r in runs) / len(runs)
     best = max(means, key=means.__getitem__)
     cell = next(c for c in document["cells"] if c["batch_size"] == best)
-    assert said.startswith(f"Batch {best} at learning rate {cell['best_lr']:g} tests best, with ")
+    assert said.startswith(f"Batch {best} at learning rate {cell['best_lr']:g} does best on validation, with ")
     assert f"{cell['test_accuracy']['value']:.2f} %" in said
     turn = document["fits"]["regimes"]
     assert turn["verdict"] == "transition"
@@ -241,7 +241,7 @@ def test_an_accuracy_is_said_within_0_and_100_and_stays_whole_in_the_files(docum
     (cell,) = document["cells"]
     cell["test_accuracy"] |= {"value": 64.0, "n": 2, "interval": [25.9, 102.1]}
     said = sentence.answer(read(document))
-    assert said.startswith("Learning rate 0.25 tests best at batch 32, with 64 % (26 to 100)")
+    assert said.startswith("Learning rate 0.25 does best on validation at batch 32, with 64 % (26 to 100)")
     assert ",102.1" in export(document, tmp_path)[1].read_text(encoding="utf-8")
 
 
@@ -266,6 +266,11 @@ def test_a_target_that_took_no_update_has_no_picture(documents):
 def test_batch_sizes_that_are_close_do_not_write_over_each_other(sizes, named):
     """By eye: on an axis of 44 characters from 10 to 180, 160 and 180 lie two characters apart."""
     assert [name for _, name in parts.at_values("Batch size", sizes).names] == named
+
+
+def test_what_was_chosen_on_the_test_set_tests_best(documents):
+    assert " tests best, with " in sentence.answer(read(documents["no_validation"]))
+    assert "validation" not in sentence.answer(read(documents["no_validation"]))
 
 
 def test_losses_are_said_as_losses(documents):

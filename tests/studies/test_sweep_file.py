@@ -139,6 +139,7 @@ def test_whole_numbers_where_only_those_make_sense():
         4,
         7,
     ]  # 4.5 and 6.75 round to even, to 7
+    assert Sweep(**minimal(batch_size="2:3:x1.5,8.5,10%")).grid["batch_size"] == [2, 3, 8.5, "10%"]  # named: as it is
 
 
 def test_budgets_in_the_grid():

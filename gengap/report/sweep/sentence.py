@@ -51,10 +51,14 @@ def first_clause(sweep: Sweep, found: Best) -> str:
     batch, lr = numbers.whole(cell["batch_size"]), numbers.tick(cell["best_lr"])
     batches = {c["batch_size"] for line in sweep.lines for c in line.cells}
     beside = ways_apart(sweep, way)
-    result = result_said(sweep, cell)
+    held = sweep.document["selection"] == "validation"  # then the best need not be the one with the best test result
+    verb, result = (
+        "does best on validation" if held else "tests best",
+        result_said(sweep, cell, on=" on test" if held else ""),
+    )
     if len(batches) == 1:
-        return f"Learning rate {lr}{beside} tests best at batch {batch}, with {result}"
-    return f"Batch {batch} at learning rate {lr}{beside} tests best, with {result}"
+        return f"Learning rate {lr}{beside} {verb} at batch {batch}, with {result}"
+    return f"Batch {batch} at learning rate {lr}{beside} {verb}, with {result}"
 
 
 def ways_apart(sweep: Sweep, way: Way) -> str:
@@ -70,8 +74,8 @@ def ways_apart(sweep: Sweep, way: Way) -> str:
     return f" ({', '.join(said)})" if said else ""
 
 
-def result_said(sweep: Sweep, cell: Cell) -> str:
-    """Say a result with its interval."""
+def result_said(sweep: Sweep, cell: Cell, *, on: str) -> str:
+    """Say a result with its interval, and what it is one on."""
     estimate = cell[sweep.metric]
     if estimate is None:
         return "no result on the test set"
@@ -79,9 +83,9 @@ def result_said(sweep: Sweep, cell: Cell) -> str:
     bounds = interval(estimate)
     between = f" ({numbers.interval(estimate)})" if bounds else " (one seed)" if estimate["n"] == 1 else ""
     if not sweep.rises:
-        return f"a loss of {numbers.significant(estimate['value'], 3)}{between}"
+        return f"a loss of {numbers.significant(estimate['value'], 3)}{between}{on}"
     text = numbers.beside(estimate["value"], bounds[1] - bounds[0]) if bounds else numbers.number(estimate["value"], 4)
-    return f"{text} %{between}"
+    return f"{text} %{between}{on}"
 
 
 def nothing_said(sweep: Sweep) -> str:
