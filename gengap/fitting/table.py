@@ -97,6 +97,7 @@ class RunRecord(Record):
         return {name: value for name, value in named.items() if name not in {"history", "shared"}}
 
 
+KNOWN = frozenset(each.name for each in fields(RunRecord))
 Runs = Store | str | Path | Mapping[str, Any] | Iterable[RunRecord | Mapping[str, Any]]
 
 
@@ -232,8 +233,7 @@ def as_record(line: Mapping[str, Any]) -> RunRecord:
         value = line.get(name)
         if not isinstance(value, int | float) or not value > 0:
             raise BadInput(f"{name} of a run is {value!r}; give each run a positive {name}")
-    known = {each.name for each in fields(RunRecord)}
-    return RunRecord(**{name: value for name, value in line.items() if name in known})
+    return RunRecord(**{name: value for name, value in line.items() if name in KNOWN})
 
 
 def reaching(records: Sequence[RunRecord], target: Target) -> list[RunRecord]:
