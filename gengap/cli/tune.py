@@ -82,6 +82,8 @@ def tune(
     check_folder(folder, resume=resume or dry_run)
     fields = o.recipe_fields(recipe, set=set_)
     sizes, each = batch_sizes(batch), one_budget(budget)
+    how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "data_root": data_root}
+    check_means(how)
     if dry_run:
         forecast(
             made, fields, sizes, budget=each, lr=lr, momentum=momentum, seeds=seeds, validation=validation, json=json
@@ -89,7 +91,6 @@ def tune(
         return
     from gengap.exploration.tune import tune as search
 
-    how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "data_root": data_root}
     try:
         with Reporter(quiet) as reporter:
             found = search(
@@ -118,6 +119,13 @@ def tune(
     else:
         print(found)
     say(f"report: {page}")
+
+
+def check_means(how: dict[str, Any]) -> None:
+    """Refuse an engine that is not there, before anything is timed."""
+    from gengap.sweeps.ways import Means
+
+    Means(**how)
 
 
 def batch_sizes(text: str | None) -> list[int] | None:

@@ -53,6 +53,7 @@ def test_branches_are_shown_and_kept(tmp_path, anywhere) -> None:
     [
         ([*TUNE[:-4], "--batch", "0,5"], "batch"),
         ([*TUNE, "--lr", "-1"], "lr"),
+        ([*TUNE, "--engine", "cloud", "--dry-run"], "engine is 'cloud'"),
         ([*TUNE, "--budget", "long"], "--budget: 'long' is no budget"),
         ([*TUNE, "--budget", "steps=2,4"], "--budget is 'steps=2,4'"),
         ([*TUNE, "--batch", "10:5:x2", "--dry-run"], "'10:5:x2' is no ascending range"),
