@@ -124,6 +124,10 @@ def sweep(
         BadInput: an argument cannot be used.
         Interrupted: Ctrl-C; with `out` what was finished is kept.
     """
+    if not isinstance(grid, Mapping):
+        raise BadInput(
+            f"grid is {grid!r}; give a dict of fields and their values, such as {{'batch_size': [8, 32], 'lr': [0.1]}}"
+        )
     means = Means(**{name.name: settings.pop(name.name) for name in fields(Means) if name.name in settings})
     listen = settings.pop("listen", silent)
     shared = dict(recipe) if isinstance(recipe, Mapping) else shared_fields(recipe, grid)

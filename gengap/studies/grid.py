@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 BATCH, LR, SEED, SIZE = "batch_size", "lr", "seed", "train_size"
@@ -17,8 +17,9 @@ def expand(values: Any) -> list[Any]:
     """Give the values of one field of a grid.
 
     Args:
-        values: a list, which stays as it is; one value; or a text: ranges "LOW:HIGH:xFACTOR" and "LOW:HIGH:+STEP", both ends
-            included, and single values, with commas between them. What is no number there is a word or JSON.
+        values: a list, range or array, which stays as it is; one value; or a text: ranges "LOW:HIGH:xFACTOR" and
+            "LOW:HIGH:+STEP", both ends included, and single values, with commas between them. What is no number there is a
+            word or JSON.
 
     Returns:
         The values, in the order written. Those of ranges have 12 significant digits, and are whole numbers where all parts
@@ -28,11 +29,17 @@ def expand(values: Any) -> list[Any]:
         ValueError: a range has another form, does not ascend, or has more than 1,000 values.
     """
     if not isinstance(values, str):
-        return list(values) if isinstance(values, list | tuple) else [values]
+        several = isinstance(values, Iterable) and not isinstance(values, Mapping)
+        return [plain(value) for value in values] if several else [plain(values)]
     if values.lstrip().startswith(("[", "{")):
         return expand(word(values))
     parts = [part.strip() for part in values.split(",") if part.strip()]
     return [value for part in parts for value in (spread(part) if ":" in part else [word(part)])]
+
+
+def plain(value: Any) -> Any:
+    """Give a number of numpy as one of Python."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def spread(text: str) -> list[int | float]:

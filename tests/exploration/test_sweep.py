@@ -143,6 +143,7 @@ def test_validation_samples_of_its_own_are_kept():
 
 
 BAD = {
+    "no grid": ({"grid": "foo"}, "grid is .foo.; give a dict of fields"),
     "grid": ({"grid": {"colour": [1]}}, "grid has no field 'colour'"),
     "budget": ({"budget": "short"}, "'short' is no budget"),
     "engine": ({"engine": "cloud"}, "engine is 'cloud'"),

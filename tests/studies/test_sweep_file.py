@@ -2,6 +2,7 @@
 
 import tomllib
 
+import numpy as np
 import pytest
 
 from gengap.core.errors import BadInput
@@ -69,6 +70,12 @@ def test_ranges_that_do_not_ascend(text):
 def test_ranges_in_another_form(text):
     with pytest.raises(ValueError, match="is no range; write LOW:HIGH:xFACTOR or LOW:HIGH:"):
         expand(text)
+
+
+def test_ranges_and_arrays_are_lists_of_plain_numbers():
+    found = Sweep(**minimal(batch_size=range(8, 33, 8), seed=np.arange(2), lr=np.array([0.1, 0.5]))).grid
+    assert found == {"batch_size": [8, 16, 24, 32], "seed": [0, 1], "lr": [0.1, 0.5]}
+    assert {type(value) for values in found.values() for value in values} == {int, float}
 
 
 def test_budgets():
