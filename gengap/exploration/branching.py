@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from gengap.schedules.lr import learning_rate, rule_factor
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.sweeps.plan import Task, facts
-from gengap.sweeps.work import row_of
+from gengap.sweeps.work import row_from
 from gengap.theory.branch_crossing import Crossing, branch_crossing
 from gengap.training.snapshots import Probe, Snapshot
 from gengap.training.solo import train
@@ -298,16 +298,7 @@ class Branching:
             run = train(self.problem, recipe, device=self.device, evaluations=1, start=snapshot, listen=listen)
             if run.outcome.kind == "interrupted":
                 raise Interrupted(f"interrupted in the branch of batch {size:,}; finished branches are kept with out")
-            history = tuple(point.to_dict() for point in run.history)
-            row = row_of(
-                Task(key, recipe),
-                self.problem,
-                outcome=run.outcome.kind,
-                step=run.outcome.step,
-                reason=run.outcome.reason,
-                cost=asdict(run.cost),
-                history=history,
-            )
+            row = row_from(run, Task(key, recipe), self.problem)
             if store:
                 store.add_run(row, {})
         return final_loss(row)

@@ -1,7 +1,6 @@
 """A study: a grid of recipes, what to measure, and what is claimed. Read from TOML, written back resolved."""
 
 import itertools
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe, Record
+from gengap.studies.toml_files import read_toml, without_none
 
 RESIZING = {"train_size", "validation"}  # options that any problem can be cut by, one of a factory too
 
@@ -236,12 +236,7 @@ def read_study(path: Path) -> Study:
     Raises:
         BadInput: the file is not there, is no TOML, or has a field that cannot be used; one sentence with the path.
     """
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the study {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    fields = read_toml(path, "study")
     try:
         study = Study(**fields)
         study.recipes()
@@ -249,10 +244,3 @@ def read_study(path: Path) -> Study:
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     return study
-
-
-def without_none(value: Any) -> Any:
-    """Drop absent fields: TOML has no word for them."""
-    if isinstance(value, dict):
-        return {k: without_none(v) for k, v in value.items() if v is not None}
-    return [without_none(v) for v in value] if isinstance(value, list) else value

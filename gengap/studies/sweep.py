@@ -1,7 +1,6 @@
 """A sweep: batch size against learning rate, momentum, training-set size and seed. Read from TOML, written back resolved."""
 
 import itertools
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +11,8 @@ from gengap.core.errors import BadInput
 from gengap.core.recipe import Budget, Recipe, Record
 from gengap.core.recipe.schedules import LrRule
 from gengap.studies.grid import BATCH, LR, SEED, SIZE, budgets, values_of
-from gengap.studies.study import ProblemSpec, without_none
+from gengap.studies.study import ProblemSpec
+from gengap.studies.toml_files import read_toml, without_none
 
 SEEDS = list(range(5))
 Metric = Literal["accuracy", "loss"]
@@ -173,12 +173,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         BadInput: the file is not there, is no TOML, or has a field that cannot be used; one sentence with the path.
     """
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the sweep {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    fields = read_toml(path, "sweep")
     try:
         sweep = Sweep(**fields)
         sweep.check()

@@ -1,7 +1,7 @@
 """Make the runs of a study in this process, one after the other, and keep them in a store."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from gengap.studies.study import Study
 from gengap.sweeps.claims import share_out
 from gengap.sweeps.measuring import describe, measure_path, measure_run
 from gengap.sweeps.plan import Task, facts, tasks, usable_run
-from gengap.sweeps.work import row_of, weights
+from gengap.sweeps.work import row_from, row_of, weights
 from gengap.training.ranks import ALONE, Ranks
 from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
 
@@ -181,15 +181,7 @@ def fresh_run(
         return row
     if run.outcome.kind == "interrupted":
         raise Interrupted(f"interrupted in {describe(task.recipe.model_dump())} at step {run.outcome.step:,}")
-    row = row_of(
-        task,
-        problem,
-        outcome=run.outcome.kind,
-        step=run.outcome.step,
-        reason=run.outcome.reason,
-        cost=asdict(run.cost),
-        history=tuple(point.to_dict() for point in run.history),
-    )
+    row = row_from(run, task, problem)
     store.add_run(row, weights(run))
     return row
 

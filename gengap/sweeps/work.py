@@ -146,7 +146,12 @@ def as_made(pack: Pack, problem: Problem, task: Task, run: Run) -> Made:
     """Put a run into the form that is kept."""
     if run.outcome.kind == "interrupted":
         raise Interrupted(f"interrupted in {describe(task.recipe.model_dump())} at step {run.outcome.step:,}")
-    row = row_of(
+    return Made(row_from(run, task, problem), weights(run) if pack.weights else {})
+
+
+def row_from(run: Run, task: Task, problem: Problem) -> RunRow:
+    """Make the row of a run that came to its end."""
+    return row_of(
         task,
         problem,
         outcome=run.outcome.kind,
@@ -155,7 +160,6 @@ def as_made(pack: Pack, problem: Problem, task: Task, run: Run) -> Made:
         cost=asdict(run.cost),
         history=tuple(point.to_dict() for point in run.history),
     )
-    return Made(row, weights(run) if pack.weights else {})
 
 
 def row_of(task: Task, problem: Problem, **fields: Any) -> RunRow:

@@ -213,7 +213,7 @@ REHEARSAL = 8  # samples of the one backward pass that `Problem.check` makes
 
 def test_killed_and_resumed(tmp_path, monkeypatch):
     first = start(tmp_path, "4")
-    _, error = first.communicate(timeout=60)
+    _, error = first.communicate(timeout=240)
     assert first.returncode == -signal.SIGKILL, error
     with Store(tmp_path / "store", create=False) as store:
         assert len(store.runs()) == 3
@@ -230,7 +230,7 @@ def test_killed_and_resumed(tmp_path, monkeypatch):
 
 def test_two_processes_share_the_work(tmp_path):
     both = [start(tmp_path, seconds="0.1") for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in both]
+    said = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     trained = [tuple(map(int, out.split())) for out, _ in said]
     assert sum(made for made, _ in trained) == 6
