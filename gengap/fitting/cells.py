@@ -133,7 +133,8 @@ def cells_of(records: Sequence[RunRecord], measure: str) -> list[Cell]:
     groups: dict[CellKey, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[key_of(record)].append(record)
-    order = sorted(groups, key=lambda key: (key.optimizer, key.budget, key.train_size or 0, key.momentum, key[0]))
+    length = {key: (found[0].budget_kind, found[0].budget_size or 0) for key, found in groups.items()}
+    order = sorted(groups, key=lambda key: (key.optimizer, length[key], key.train_size or 0, key.momentum, key[0]))
     return [cell_of(key, groups[key], measure) for key in order]
 
 

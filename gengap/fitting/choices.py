@@ -77,7 +77,8 @@ def chosen_target(records: Sequence[RunRecord], measure: str, target: Target | s
         target: what the caller wants, or None.
 
     Returns:
-        The target; None where nothing can be said because no run has a history.
+        The target; None where nothing can be said because no run has a history, or because what the batch sizes have in
+        common is met before training.
     """
     if isinstance(target, str):
         return Target.parse(target)
@@ -89,8 +90,16 @@ def chosen_target(records: Sequence[RunRecord], measure: str, target: Target | s
     rises = measure.endswith("accuracy")
     spared = len(reach) // WORST
     value = sorted(reach, reverse=not rises)[spared]
+    if any(start >= value if rises else start <= value for start in untrained(records, measure)):
+        return None
     share = f"{len(reach) - spared} of {len(reach)}"
     return Target(measure, value, f"what {share} batch sizes reach with every seed at their best learning rate")
+
+
+def untrained(records: Sequence[RunRecord], measure: str) -> list[float]:
+    """Give what runs saw before their first update."""
+    firsts = [record.history[0] for record in records if record.history]
+    return [first[measure] for first in firsts if first["step"] == 0 and first.get(measure) is not None]
 
 
 def reach_of_cells(records: Sequence[RunRecord], measure: str) -> list[float]:

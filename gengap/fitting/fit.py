@@ -19,7 +19,7 @@ from gengap.theory.least_squares import Coefficient
 
 POINTS = 0.1  # of accuracy that do not matter to anybody
 SHARE = 0.01  # of a loss, likewise
-NO_TARGET = "no target: the runs have no history and no samples to target"
+NO_TARGET = "no target: the runs have no history, or what the batch sizes have in common is met before training; name one by target"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class Sweep(Record):
         sizes = [size for size in grid.get(BATCH, []) if isinstance(size, int)]
         if isinstance(rule, dict) and sizes:
             rule = {"reference_batch": min(sizes)} | rule
+        if isinstance(rule, dict) and "reference_batch" not in rule:
+            raise ValueError("lr_follows needs a batch size as a number to begin with; give one that is no share")
         return fields | {"grid": grid, "budget": budget, "lr_follows": rule}
 
     @model_validator(mode="after")

@@ -187,7 +187,8 @@ def fit_critical_batch(batch_sizes: npt.ArrayLike, samples: npt.ArrayLike) -> Cr
     points, notes = cost_points(batch_sizes, samples)
     used = [p for p in points if p.used]
     if len(used) < LEAST:
-        reason = f"{len(used)} batch sizes reached the target; at least {LEAST} are needed"
+        sizes = "1 batch size" if len(used) == 1 else f"{len(used)} batch sizes"
+        reason = f"{sizes} reached the target; at least {LEAST} are needed"
         return CriticalBatch("not resolvable", reason, None, None, None, None, "no law fitted", (), points, notes)
     means = means_of(points)
     fits = [fit_law(law, means) for law in LAWS if len(used) > law.coefficients + 1]
