@@ -10,16 +10,18 @@ from gengap.core.records import Record, json_form
 from gengap.fitting import wording
 from gengap.fitting.cells import Cell, cells_of, parted
 from gengap.fitting.choices import chosen_metric, chosen_selection, chosen_target
+from gengap.fitting.equal_noise import equal_noise
 from gengap.fitting.groups import GroupFit, MomentumFit, choose, fit_group, fit_momenta
 from gengap.fitting.series import BestBatchSeries, BudgetFit, best_batches, budget_fits
 from gengap.fitting.table import RunRecord, Runs, read_document, run_records
 from gengap.fitting.target import Target
 from gengap.theory.critical_batch import Bounded
 from gengap.theory.least_squares import Coefficient
+from gengap.theory.three_factors import ThreeFactors
 
 POINTS = 0.1  # of accuracy that do not matter to anybody
 SHARE = 0.01  # of a loss, likewise
-NO_TARGET = "no target: the runs have no history, or what the batch sizes have in common is met before training; name one by target"
+NO_TARGET = "no target: the runs have no history, or what all batch sizes reach is met before training; name one by target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Fits(Record):
         momenta: each momentum against the largest.
         optimal_batch: best batch sizes against lr, N and momentum.
         optimal_lr: best learning rates against the budget.
+        three_factors: whether settings of equal noise match, of the way of training with the most settings; None where no run
+            finished.
         cells: the table they rest on.
     """
 
@@ -49,6 +53,7 @@ class Fits(Record):
     momenta: tuple[MomentumFit, ...]
     optimal_batch: tuple[BestBatchSeries, ...]
     optimal_lr: tuple[BudgetFit, ...]
+    three_factors: ThreeFactors | None
     cells: tuple[Cell, ...]
 
     @property
@@ -71,6 +76,7 @@ class Fits(Record):
             **over_batches(first),
             "optimal_batch": best_by_axis(self.optimal_batch),
             "optimal_lr": [budget_form(each) for each in self.optimal_lr],
+            "three_factors": None if self.three_factors is None else self.three_factors.to_dict(),
             "groups": [group_form(each) for each in self.groups],
             "momentum": [momentum_form(each) for each in self.momenta],
             "answers": self.answers,
@@ -154,6 +160,7 @@ def fit_records(
         momenta=tuple(fit_momenta(groups, metric, tolerance=within)),
         optimal_batch=tuple(best_batches(records, metric)),
         optimal_lr=tuple(budget_fits(records, cells)),
+        three_factors=equal_noise(records, metric, tolerance=within),
         cells=tuple(cells),
     )
 

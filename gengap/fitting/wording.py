@@ -47,6 +47,13 @@ def everything(fits: Fits) -> Said:
     said += [of_peaks(axes[axis]) for axis in ("lr", "train_size", "momentum") if axis in axes]
     for each in fits.optimal_lr[:1]:
         said += of_budgets(fits, each)
+    factors = fits.three_factors
+    if factors is not None and factors.shares:
+        decided = factors.verdict != "not resolvable"
+        said.append((
+            decided,
+            f"Three factors: {factors.reason}." if decided else f"Three factors: none decides: {factors.reason}.",
+        ))
     return said
 
 
