@@ -21,6 +21,7 @@ Word = Literal["proportional", "not proportional", "not resolvable"]
 WINDOW = 2  # neighbours on either side of the best that the parabola is laid through
 LEAST = 3  # peaks of a fit
 RESAMPLES = 1_000
+LOPSIDED = 0.25  # octaves between a wide and a narrow parabola from which on neither says where the top is
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Peak(Record):
         resampled: 2.5 % and 97.5 % of the best batch size over resamples of the seeds; None for one seed.
         share: of the resamples that have the same best; None likewise.
         smooth: top of a parabola in log2 B through the best and up to two neighbours on each side, with an interval from
-            the seeds; None where these have no top.
+            the seeds; None where these have no top, or are too lopsided for a parabola, as beside batches that hardly train.
         n: number of values.
         seeds: number of seeds.
     """
@@ -185,8 +186,7 @@ def nearest(tops: Floats, share: float) -> float:
 def judge_peak(table: SeedTable, best: int, tops: Floats, diverging: tuple[bool, bool]) -> tuple[PeakVerdict, str]:
     """Say whether the best batch size is a peak, and why; on a side where runs diverge there are worse ones."""
     size, last = f"{table.sizes[best]:,.0f}", len(table.sizes) - 1
-    variance, degrees = table.scatter()
-    if not degrees:
+    if not table.scatter()[1]:
         word = (
             "at the edge of the grid"
             if best in {0, last}
@@ -194,9 +194,9 @@ def judge_peak(table: SeedTable, best: int, tops: Floats, diverging: tuple[bool,
         )
         found: PeakVerdict = "lower edge" if best == 0 else "upper edge" if best == last else "peak"
         return found, f"batch {size} is best, {word}"
-    error = np.sqrt(variance * (1 / table.counts + 1 / table.counts[best]))
-    level = 1 - 0.05 / max(1, last)
-    worse = table.means[best] - table.means > t_quantile(degrees, level) * error
+    error, degrees = table.errors_against(best)
+    quantiles = np.array([t_quantile(each, 1 - 0.05 / max(1, last)) for each in degrees])
+    worse = table.means[best] - table.means > quantiles * error
     left, right = bool(worse[:best].any()) or diverging[0], bool(worse[best + 1 :].any()) or diverging[1]
     share = f"best in {100 * float((tops == table.sizes[best]).mean()):.0f} % of resamples of the seeds"
     if left and right:
@@ -225,7 +225,10 @@ def smooth_top(table: SeedTable, best: int, rows: Floats) -> Coefficient | None:
     drawn = np.clip(np.nan_to_num(tops_of(x, rows[:, near]), nan=x[-1]), x[0], x[-1])
     # resampling n seeds makes the spread smaller than it is by (n - 1) / n
     of_seeds = float(np.mean((drawn - top) ** 2) * S / (S - 1))
-    stderr = math.hypot(math.sqrt(of_seeds), lopsidedness(table, best, near, top))
+    moved = lopsidedness(table, best, near, top)
+    if moved > LOPSIDED:
+        return None
+    stderr = math.hypot(math.sqrt(of_seeds), moved)
     half = t_quantile(S - 1) * stderr
     method = "parabola in log2 B, resampled seeds and its misfit, Student t, 95 %; stderr in octaves"
     return Coefficient(2**top, stderr, (2 ** (top - half), 2 ** (top + half)), table.n, method)

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import chdtrc
 
 from gengap.core.errors import BadInput
 from gengap.theory.least_squares import Floats, sum_of_squares
+
+UNLIKELY = 0.01  # of scatters that are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,58 @@ class SeedTable:
     def complete(self) -> bool:
         """Whether every seed has every batch size."""
         return self.paired and bool(np.isfinite(self.values).all())
+
+    def errors_against(self, best: int) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Give standard errors of the differences between the means and one of them.
+
+        Where the batch sizes scatter alike, their scatter is pooled. Where they do not (small batches near the limit of
+        stability scatter a hundred times as much as large ones), each pair stands for itself: by its paired differences, or as
+        Welch has it.
+
+        Args:
+            best: number of the batch size that others are compared with.
+
+        Returns:
+            Errors and degrees of freedom, each of shape (b,); those of the batch size itself, and of pairs with one value, are
+            those of the pooled scatter.
+        """
+        variance, degrees = self.scatter()
+        error = np.sqrt(variance * (1 / self.counts + 1 / self.counts[best]))
+        freedom = np.full(len(self.sizes), max(degrees, 1), dtype=np.int64)
+        if self.scatters_alike():
+            return error, freedom
+        for i in range(len(self.sizes)):
+            own, number = self.pair_error(i, best) if i != best else (0.0, 0)
+            if number:
+                error[i], freedom[i] = own, number
+        return error, freedom
+
+    def pair_error(self, i: int, j: int) -> tuple[float, int]:
+        """Give the standard error of a difference of two means by themselves, and its degrees of freedom; (0, 0) for too few."""
+        pair = self.values[:, [i, j]]
+        both = pair[np.isfinite(pair).all(axis=1)]
+        if self.paired and len(both) == len(pair) > 1:
+            return float((both[:, 0] - both[:, 1]).std(ddof=1) / np.sqrt(len(both))), len(both) - 1
+        counts = self.counts[[i, j]]
+        if counts.min() < 2:
+            return 0.0, 0
+        parts = np.nanvar(pair, axis=0, ddof=1) / counts
+        if not parts.sum():
+            return 0.0, int(counts.sum() - 2)
+        return float(np.sqrt(parts.sum())), max(1, int(parts.sum() ** 2 / (parts**2 / (counts - 1)).sum()))
+
+    def scatters_alike(self) -> bool:
+        """Tell whether the scatter of all batch sizes may be the same: Bartlett's test at 1 %."""
+        several = self.counts > 1
+        degrees = self.counts[several] - 1
+        variances = np.nanvar(self.values[:, several], axis=0, ddof=1)
+        if len(variances) < 2 or not variances.all():
+            return len(variances) < 2 or not variances.any()
+        pooled = float(degrees @ variances / degrees.sum())
+        k = len(variances)
+        statistic = degrees.sum() * np.log(pooled) - float(degrees @ np.log(variances))
+        correction = 1 + (float((1 / degrees).sum()) - 1 / degrees.sum()) / (3 * (k - 1))
+        return float(chdtrc(k - 1, statistic / correction)) > UNLIKELY
 
     def scatter(self) -> tuple[float, int]:
         """Estimate the variance of one value about the mean of its batch size.
