@@ -15,6 +15,7 @@ from gengap.report.sweep.view import Run, Sweep, Way, averaged, interval, value
 
 BESIDE = 2  # batch sizes beside each peak that are in the picture
 LEAST = 3  # batch sizes that make a curve with a peak
+CLIFF = 3.0  # times the fall toward large batches: what falls further toward small ones is cut off
 ROLE: Role = "accuracy"
 
 
@@ -151,12 +152,13 @@ def against_batch(sweep: Sweep, setting: Setting, held: Mapping[str, Any], curve
 
 
 def around_peaks(sweep: Sweep, curves: Sequence[Curve]) -> Axis:
-    """Make the axis of the metric so that the peaks fill the picture, not what lies far below them."""
-    near = [
-        one["value"]
-        for curve in curves
-        for one in curve.estimates[max(0, curve.peak - BESIDE) : curve.peak + BESIDE + 1]
-    ]
+    """Make the axis of the metric so that the peaks fill the picture, and not what small batches lose that hardly train."""
+    near: list[float] = []
+    for curve in curves:
+        beyond = [one["value"] for one in curve.estimates[curve.peak :]]
+        below = [one["value"] for one in curve.estimates[max(0, curve.peak - BESIDE) : curve.peak]]
+        room = CLIFF * (max(beyond) - min(beyond))
+        near += beyond + [one for one in below if not room or abs(one - beyond[0]) <= room]
     title, unit = parts.title_of(sweep), "%" if sweep.rises else "nats per sample"
     return Axis(title, unit, limits=padded(near, ceiling=100.0 if sweep.rises else math.inf))
 
