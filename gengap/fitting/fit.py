@@ -21,7 +21,9 @@ from gengap.theory.three_factors import ThreeFactors
 
 POINTS = 0.1  # of accuracy that do not matter to anybody
 SHARE = 0.01  # of a loss, likewise
-NO_TARGET = "no target: the runs have no history, or what all batch sizes reach is met before training; name one by target"
+NO_TARGET = (
+    "no target: the runs have no history, or what all batch sizes reach is met before training; name one by target"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,7 +310,12 @@ def test_an_error_inside_a_transaction_takes_all_back(store):
 def test_listing_leaves_histories_out_and_filters_by_what_runs_were_trained_with(store):
     """Oracle: the same choice made by Python over the rows as they were put in."""
     rows = [
-        row(i, outcome=outcome, problem="pq"[i % 2] * 32, recipe={"lr": 0.1 * i, "batch_size": 32 + i // 3, "name": name})
+        row(
+            i,
+            outcome=outcome,
+            problem="pq"[i % 2] * 32,
+            recipe={"lr": 0.1 * i, "batch_size": 32 + i // 3, "name": name},
+        )
         for i, (outcome, name) in enumerate([("finished", "a"), ("diverged", "b"), ("failed", None)] * 3)
     ]
     for one in rows:
