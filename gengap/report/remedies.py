@@ -133,7 +133,8 @@ def count_of(named: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any
     if len(named) == 1:
         return ""
     lost = [one for one in named if one not in made]
-    diverged = all(run["outcome"] == "diverged" for one in lost for run in one["runs"])
+    ends = [run["outcome"] for one in lost for run in one["runs"]]
+    diverged = bool(ends) and all(one["runs"] for one in lost) and set(ends) == {"diverged"}
     aside = f" ({len(lost)} {'diverged' if diverged else 'not finished'})" if lost else ""
     return f"{len(named)} remedies{aside}"
 

@@ -237,3 +237,14 @@ def test_what_a_network_cannot_have_is_refused_before_anything_is_written(remedy
     with pytest.raises(BadInput, match=says):
         gengap.compare(bare, small=4, large=20, seeds=1, recipe=HOW, remedies=[remedy], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [([["diverged"], ["diverged"]], "(2 diverged)"), ([["diverged"], []], "(2 not finished)")]
+)
+def test_remedies_that_were_not_run_did_not_diverge(ends, said):
+    from gengap.report.remedies import count_of
+
+    lost = [{"label": str(i), "runs": [{"outcome": word} for word in words]} for i, words in enumerate(ends)]
+    made = {"label": "made", "runs": [{"outcome": "finished"}]}
+    assert count_of([made, *lost], [made]) == f"3 remedies {said}"
