@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +47,11 @@ def blocks(page: Path) -> list[Block]:
 
 def run(block: Block, folder: Path) -> str | None:
     """Run a block; return what is wrong with it."""
-    environment = (
-        {"OMP_NUM_THREADS": "1"}
-        | os.environ
-        | {  # more threads than idle cores wait for each other
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "COLUMNS": "100",
-        }
-    )
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+    }
+    environment.setdefault("OMP_NUM_THREADS", "1")  # more threads than idle cores wait for each other
     if block.kind == "console":
         commands = [shlex.split(line[2:]) for line in block.code.splitlines() if line.startswith("$ gengap")]
     else:
@@ -87,19 +85,25 @@ def pages_named(names: list[str]) -> list[Path]:
     return found
 
 
-def main() -> int:
-    """Run all blocks of the pages."""
-    pages = pages_named(sys.argv[1:])
-    todo = [block for page in pages if page.name != "cli.md" for block in blocks(page)]
-    failed = 0
+def check(page: Path) -> list[tuple[Block, str | None]]:
+    """Run the blocks of a page, one after the other in a folder of their own; give what is wrong with each."""
     with tempfile.TemporaryDirectory() as folder:
-        for block in todo:
-            wrong = run(block, Path(folder))
-            print(f"{'FAILED' if wrong else 'ok':<7}{block.page.relative_to(ROOT)}:{block.line}", flush=True)
-            if wrong:
-                failed += 1
-                print(wrong, file=sys.stderr)
-    print(f"{len(todo)} blocks, {failed} failed")
+        return [(block, run(block, Path(folder))) for block in blocks(page)]
+
+
+def main() -> int:
+    """Run all blocks of the pages, two pages at a time."""
+    pages = [page for page in pages_named(sys.argv[1:]) if page.name != "cli.md"]
+    count = failed = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for checked in pool.map(check, pages):
+            for block, wrong in checked:
+                print(f"{'FAILED' if wrong else 'ok':<7}{block.page.relative_to(ROOT)}:{block.line}", flush=True)
+                count += 1
+                if wrong:
+                    failed += 1
+                    print(wrong, file=sys.stderr)
+    print(f"{count} blocks, {failed} failed")
     return 1 if failed else 0
 
 
