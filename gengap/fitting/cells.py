@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.records import Record
 from gengap.fitting.table import RunRecord
+from gengap.theory.least_squares import Floats
 
 
 class CellKey(NamedTuple):
@@ -87,10 +90,15 @@ class Cell(Record):
     diverged: int
     failed: int
 
+    @property
+    def selected(self) -> Winner:
+        """The best learning rate by the selection's measure with its neighbours, as `loss_lr` is by the training loss."""
+        return Winner(self.best_lr, self.lr_low, self.lr_high, self.at_edge)
 
-def key_of(record: RunRecord) -> CellKey:
-    """Name the cell of a run."""
-    return CellKey(record.batch_size, record.momentum, record.train_size, record.optimizer, record.budget)
+
+def key_of(one: RunRecord | Cell) -> CellKey:
+    """Name the cell of a run, or a cell."""
+    return CellKey(one.batch_size, one.momentum, one.train_size, one.optimizer, one.budget)
 
 
 def parted(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -206,6 +214,13 @@ def over_seeds(records: Sequence[RunRecord], measure: str) -> Estimate | None:
     """Take the mean over the runs that have a value; None where none has."""
     found = values(records, measure)
     return mean(found) if found else None
+
+
+def rate_columns(found: Iterable[tuple[int, Winner]]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Give x, the best learning rate and its neighbours as columns, of those that have a best one; nan for no neighbour."""
+    rows = [(x, one.best_lr, one.lr_low, one.lr_high) for x, one in found if one.best_lr is not None]
+    x, best, low, high = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+    return x, best, low, high
 
 
 def check_alike(key: CellKey, records: Sequence[RunRecord]) -> None:

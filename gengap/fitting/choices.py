@@ -1,10 +1,10 @@
 """What a fit goes by: the metric, the set that selects learning rates, and the target; each chosen sensibly and named."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from gengap.core.errors import BadInput
-from gengap.fitting.table import RunRecord
+from gengap.fitting.cells import CellKey, key_of
+from gengap.fitting.table import RunRecord, seen
 from gengap.fitting.target import Target
 
 METRICS = ("test_accuracy", "test_loss")
@@ -105,10 +105,9 @@ def untrained(records: Sequence[RunRecord], measure: str) -> list[float]:
 def reach_of_cells(records: Sequence[RunRecord], measure: str) -> list[float]:
     """Give for each cell the best value that all seeds of one learning rate saw on the way."""
     best, worst = (max, min) if measure.endswith("accuracy") else (min, max)
-    groups: dict[Any, dict[float, list[float]]] = {}
+    groups: dict[CellKey, dict[float, list[float]]] = {}
     for record in records:
-        found = [point[measure] for point in record.history if point.get(measure) is not None]
+        found = seen(record.history, measure)
         if record.finished and found:
-            key = (record.batch_size, record.momentum, record.train_size, record.optimizer, record.budget)
-            groups.setdefault(key, {}).setdefault(record.lr, []).append(best(found))
+            groups.setdefault(key_of(record), {}).setdefault(record.lr, []).append(best(found))
     return [best(worst(seen) for seen in rates.values()) for rates in groups.values()]

@@ -13,7 +13,7 @@ from gengap.fitting.choices import chosen_metric, chosen_selection, chosen_targe
 from gengap.fitting.equal_noise import equal_noise
 from gengap.fitting.groups import GroupFit, MomentumFit, choose, fit_group, fit_momenta
 from gengap.fitting.series import BestBatchSeries, BudgetFit, best_batches, budget_fits
-from gengap.fitting.table import RunRecord, Runs, read_document, run_records
+from gengap.fitting.table import RunRecord, Runs, reaching, read_document, run_records
 from gengap.fitting.target import Target
 from gengap.theory.critical_batch import Bounded
 from gengap.theory.least_squares import Coefficient
@@ -125,38 +125,59 @@ def fit(
     """
     if isinstance(runs, str | Path) and Path(runs).is_file():
         runs = read_document(Path(runs))
-    records = parted(run_records(runs))
-    metric = chosen_metric(records, metric)
-    selection, note = chosen_selection(records, metric, selection)
-    measure = metric if selection == "test" else metric.replace("test", "validation")
-    wanted = chosen_target(records, measure, target)
-    if wanted is None and isinstance(runs, Mapping) and runs.get("target"):
-        wanted = Target(**runs["target"])
-    elif wanted is not None:
-        records = run_records(records, target=wanted)
-    cells = cells_of(records, measure)
-    return fit_records(records, cells, metric=metric, selection=(selection, note), target=wanted, tolerance=tolerance)
+    told = runs.get("target") if isinstance(runs, Mapping) else None
+    _, found = fit_records(
+        parted(run_records(runs)),
+        metric=metric,
+        selection=selection,
+        target=target,
+        tolerance=tolerance,
+        already=Target(**told) if told else None,
+    )
+    return found
 
 
 def fit_records(
     records: Sequence[RunRecord],
-    cells: Sequence[Cell],
     *,
-    metric: str,
-    selection: tuple[str, str],
-    target: Target | None,
+    metric: str | None,
+    selection: str,
+    target: Target | str | None,
     tolerance: float | None = None,
-) -> Fits:
-    """Fit a table whose choices have been made; see `fit`."""
+    already: Target | None = None,
+) -> tuple[Sequence[RunRecord], Fits]:
+    """Choose what a table is fitted by, and fit it.
+
+    Args:
+        records: the runs.
+        metric: as of `fit`.
+        selection: as of `fit`.
+        target: as of `fit`.
+        tolerance: as of `fit`.
+        already: the target that the runs were put to before, for runs without histories.
+
+    Returns:
+        The runs, put to the target, and the fits.
+
+    Raises:
+        BadInput: a choice is not possible, or runs of one cell differ in more than learning rate and seed.
+    """
+    metric = chosen_metric(records, metric)
+    selection, note = chosen_selection(records, metric, selection)
+    measure = metric if selection == "test" else metric.replace("test", "validation")
+    wanted = chosen_target(records, measure, target)
+    if wanted is not None:
+        records = reaching(records, wanted)
+    cells = cells_of(records, measure)
     within = tolerance_of(cells, metric) if tolerance is None else tolerance
     groups = choose(records, cells)
     reached = any(record.samples_to_target is not None for record in records)
     fits = [fit_group(key, own, metric, target=reached, tolerance=within) for key, own in groups.items()]
-    return Fits(
+    return records, Fits(
         metric=metric,
-        selection=selection[0],
-        selection_note=selection[1],
-        target=target,
+        selection=selection,
+        selection_note=note,
+        target=wanted or already,
         tolerance=within,
         groups=tuple(sorted(fits, key=lambda each: (-len(each.batch_sizes), -each.runs))),
         momenta=tuple(fit_momenta(groups, metric, tolerance=within)),

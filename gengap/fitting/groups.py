@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gengap.core.records import Record
-from gengap.fitting.cells import Cell, at_rate, key_of
+from gengap.fitting.cells import Cell, CellKey, Winner, at_rate, key_of, rate_columns
 from gengap.fitting.table import RunRecord
 from gengap.theory.critical_batch import CriticalBatch, fit_critical_batch
 from gengap.theory.lr_scaling import RateRegimes, fit_rate_regimes
@@ -94,13 +94,13 @@ class Chosen:
 
 def choose(records: Sequence[RunRecord], cells: Sequence[Cell]) -> dict[GroupKey, list[Chosen]]:
     """Sort the cells that have a best learning rate by what they share over batch sizes."""
-    members: dict[Any, list[RunRecord]] = defaultdict(list)
+    members: dict[CellKey, list[RunRecord]] = defaultdict(list)
     for record in records:
         members[key_of(record)].append(record)
     groups: dict[GroupKey, list[Chosen]] = defaultdict(list)
     for cell in cells:
         if cell.best_lr is not None:
-            key = (cell.batch_size, cell.momentum, cell.train_size, cell.optimizer, cell.budget)
+            key = key_of(cell)
             groups[GroupKey(*key[1:])].append(Chosen(cell, tuple(members[key])))
     return groups
 
@@ -129,8 +129,8 @@ def fit_group(key: GroupKey, chosen: Sequence[Chosen], metric: str, *, target: b
         runs=sum(len(each.runs) for each in chosen),
         critical=fit_critical_batch(*costs(chosen)) if target else None,
         transition=transition,
-        rates=rates_of([(c.batch_size, c.best_lr, c.lr_low, c.lr_high) for c in cells]),
-        loss_rates=rates_of([(c.batch_size, c.loss_lr.best_lr, c.loss_lr.lr_low, c.loss_lr.lr_high) for c in cells]),
+        rates=rates_of([(cell.batch_size, cell.selected) for cell in cells]),
+        loss_rates=rates_of([(cell.batch_size, cell.loss_lr) for cell in cells]),
     )
 
 
@@ -156,9 +156,9 @@ def costs(chosen: Sequence[Chosen]) -> tuple[list[float], list[float]]:
     return sizes, samples
 
 
-def rates_of(rows: Sequence[tuple[int, float | None, float | None, float | None]]) -> RateRegimes:
-    """Fit best learning rates, of cells that have one, against batch sizes."""
-    sizes, best, low, high = zip(*[row for row in rows if row[1] is not None] or [(1, 1.0, None, None)], strict=True)
+def rates_of(found: Sequence[tuple[int, Winner]]) -> RateRegimes:
+    """Fit best learning rates against batch sizes."""
+    sizes, best, low, high = rate_columns(found)
     return fit_rate_regimes(sizes, best, low=low, high=high)
 
 

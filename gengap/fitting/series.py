@@ -1,12 +1,12 @@
 """Fits over what else was varied: the best batch size against lr, N and momentum; the best learning rate against the budget."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gengap.core.records import Record
-from gengap.fitting.cells import Cell
+from gengap.fitting.cells import Cell, Winner, rate_columns
 from gengap.fitting.table import RunRecord
 from gengap.theory.lr_scaling import RatePower, fit_rate_power
 from gengap.theory.optimal_batch import Peak, Proportion, find_peak, fit_proportion
@@ -187,19 +187,13 @@ def budget_fits(records: Sequence[RunRecord], cells: Sequence[Cell]) -> list[Bud
 
 def budget_fit(kind: str, shared: dict[str, Any], points: Sequence[tuple[int, Cell]]) -> BudgetFit:
     """Fit both best learning rates against one kind of budget."""
-    by_loss = power(kind, points, lambda c: (c.loss_lr.best_lr, c.loss_lr.lr_low, c.loss_lr.lr_high))
-    by_metric = power(kind, points, lambda c: (c.best_lr, c.lr_low, c.lr_high))
+    by_loss = power(kind, [(size, cell.loss_lr) for size, cell in points])
+    by_metric = power(kind, [(size, cell.selected) for size, cell in points])
     rows = tuple({"budget": n, "metric_lr": c.best_lr, "train_loss_lr": c.loss_lr.best_lr} for n, c in points)
     return BudgetFit(kind, shared, by_loss, by_metric, rows)
 
 
-def power(
-    kind: str,
-    points: Sequence[tuple[int, Cell]],
-    rates: Callable[[Cell], tuple[float | None, float | None, float | None]],
-) -> RatePower:
+def power(kind: str, found: Sequence[tuple[int, Winner]]) -> RatePower:
     """Fit one of the best learning rates."""
-    rows = [(size, *rates(cell)) for size, cell in points]
-    there = [row for row in rows if row[1] is not None]
-    x, best, low, high = ([row[i] for row in there] for i in range(4))
-    return fit_rate_power(x, best, low=low, high=high, of=f"the number of {kind}")  # type: ignore[arg-type]
+    x, best, low, high = rate_columns(found)
+    return fit_rate_power(x, best, low=low, high=high, of=f"the number of {kind}")

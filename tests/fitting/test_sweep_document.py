@@ -11,7 +11,7 @@ from known_sweep import Truth, doubling, fill, known_document, record, sweep, tw
 from gengap.core.errors import BadInput
 from gengap.fitting.cells import cells_of, winner
 from gengap.fitting.choices import chosen_target
-from gengap.fitting.document import describe_runs, sweep_document
+from gengap.fitting.document import describe_runs
 from gengap.fitting.table import RunRecord, run_records
 from gengap.fitting.target import Target
 from gengap.store.store import Store
@@ -92,11 +92,10 @@ def test_a_store_gives_the_document_of_its_records(tmp_path):
     runs = two_regimes(batches=[8, 64], lrs=[0.25, 0.5, 1.0], seeds=2)
     with Store(tmp_path) as store:
         fill(store, runs)
-        document = sweep_document(store, title="a question", command="gengap sweep", target="test_loss=0.2")
+        document = describe_runs(run_records(store), target="test_loss=0.2")
     plain = describe_runs(runs, target="test_loss=0.2")
-    assert document["format"] == "gengap.sweep/1"
     assert document["selection"] == "validation"
-    assert document["problem"]["train_samples"] == 1_000
+    assert {run["train_size"] for run in document["runs"]} == {1_000}
     assert document["cells"] == plain["cells"]
     for run, one in zip(document["runs"], runs, strict=True):
         accuracies = [point["test_accuracy"] for point in one.history]
