@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gengap.core.events import Listener, Message, silent
 from gengap.problem.problem import Problem
@@ -16,10 +16,7 @@ from gengap.sweeps.measuring import describe
 from gengap.sweeps.plan import Task, facts, is_usable, usable_run
 from gengap.sweeps.standing import Standing
 from gengap.sweeps.sweep_plan import Cell, SweepPlan
-from gengap.sweeps.work import Engine, Made, Pack
-
-Form = Literal["solo", "fleet"]
-Group = tuple[Form, tuple[Task, ...]]
+from gengap.sweeps.work import Engine, Group, Made, Pack
 
 
 def one_by_one(problem: Problem, tasks: Sequence[Task]) -> list[Group]:  # noqa: ARG001 - one way to group among others

@@ -91,9 +91,28 @@ def training_row(study: Study, problem: Problem, kind: Kind, alike: list[Task], 
     """Forecast the runs of one kind."""
     variant, size = kind
     what = f"training, batch {size:,}{f', {variant}' if variant else ''}"
+    return runs_row(what, alike, problem, device=place, evaluations=study.evaluations)
+
+
+def runs_row(
+    what: str, alike: Sequence[Task], problem: Problem, *, device: str | torch.device, evaluations: int
+) -> Row:
+    """Forecast runs that take equally long.
+
+    Args:
+        what: they are.
+        alike: those that are missing.
+        problem: what they learn.
+        device: where they would run.
+        evaluations: of loss and accuracy in each.
+
+    Returns:
+        The row. Costs some updates of the run with the lowest learning rate, which is the least likely to diverge.
+    """
     if not alike:
         return Row(what, 0, 0.0, "all there already")
-    once, detail = run_seconds(problem, alike[0].recipe, place, study.evaluations)
+    gentlest = min(alike, key=lambda task: task.recipe.lr)
+    once, detail = run_seconds(problem, gentlest.recipe, device, evaluations)
     return Row(what, len(alike), len(alike) * once, detail)
 
 

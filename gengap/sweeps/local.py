@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 
-from gengap.core.errors import GengapError, Interrupted
 from gengap.core.events import Event, Listener, Message, Progress, silent
 from gengap.problem.problem import Problem
-from gengap.store.rows import RunRow
 from gengap.store.store import Store
 from gengap.studies.study import Study
 from gengap.sweeps.claims import share_out
 from gengap.sweeps.measuring import describe, measure_path, measure_run
 from gengap.sweeps.plan import Task, facts, tasks, usable_run
-from gengap.sweeps.work import row_from, row_of, weights
+from gengap.sweeps.work import make_one
 from gengap.training.ranks import ALONE, Ranks
-from gengap.training.solo import CHECKPOINT_SECONDS, find_device, train
+from gengap.training.solo import CHECKPOINT_SECONDS, find_device
 
 
 @dataclass(slots=True)
@@ -112,36 +110,7 @@ def make_run(
     listen: Listener,
     tally: Tally,
 ) -> None:
-    """Train one task unless the store has it, and keep the run.
-
-    Args:
-        study: says how often to evaluate.
-        problem: what is learnt.
-        store: takes the run.
-        task: which.
-        how: arguments of `train`: device, checkpoint_every, ranks.
-        listen: told of the progress.
-        tally: counts.
-
-    Raises:
-        Interrupted: Ctrl-C.
-    """
-    row = usable_run(store, task.key)
-    if row is None:
-        row = fresh_run(study, problem, store, task, how=how, listen=listen)
-        tally.trained += 1
-    else:
-        tally.reused += 1
-    if row.outcome != "finished":
-        said = f"{describe(row.recipe)}: {row.outcome} at step {row.step:,}: {row.reason}"
-        tally.problems.append(said)
-        listen(Message(said, warning=True))
-
-
-def fresh_run(
-    study: Study, problem: Problem, store: Store, task: Task, *, how: Mapping[str, Any], listen: Listener
-) -> RunRow:
-    """Train one task and keep it, whatever its outcome.
+    """Train one task unless the store has it, and keep the run, whatever its outcome.
 
     Args:
         study: says how often to evaluate.
@@ -150,40 +119,26 @@ def fresh_run(
         task: which.
         how: arguments of `train`: device, checkpoint_every, ranks.
         listen: told of the progress.
-
-    Returns:
-        The row of the ledger.
+        tally: counts.
 
     Raises:
         Interrupted: Ctrl-C.
         GengapError: what is wrong with the input or the disk is wrong for all runs: the study ends.
     """
-    ranks: Ranks = how["ranks"]
-    ranks.announce(task.key)
-    try:
-        run = train(
-            problem,
-            task.recipe,
-            evaluations=study.evaluations,
-            checkpoint=store.checkpoint(task.key),
-            listen=listen,
-            **how,
-        )
-    except GengapError:
-        raise
-    except Exception as error:  # whatever a user's model, loss or data set raises is this run's failure
-        if ranks.size > 1:
-            raise
-        row = row_of(
-            task, problem, outcome="failed", step=0, reason=f"{type(error).__name__}: {error}".partition("\n")[0]
-        )
-        store.add_run(row, {})
-        return row
-    if run.outcome.kind == "interrupted":
-        raise Interrupted(f"interrupted in {describe(task.recipe.model_dump())} at step {run.outcome.step:,}")
-    row = row_from(run, task, problem)
-    store.add_run(row, weights(run))
-    return row
+    row = usable_run(store, task.key)
+    if row is None:
+        how["ranks"].announce(task.key)
+        state = store.checkpoint(task.key)
+        made = make_one(task, problem, evaluations=study.evaluations, checkpoint=state, listen=listen, **how)
+        row = made.row
+        store.add_run(row, made.weights)
+        tally.trained += 1
+    else:
+        tally.reused += 1
+    if row.outcome != "finished":
+        said = f"{describe(row.recipe)}: {row.outcome} at step {row.step:,}: {row.reason}"
+        tally.problems.append(said)
+        listen(Message(said, warning=True))
 
 
 def pairs(todo: list[Task], store: Store) -> list[tuple[str, str]]:

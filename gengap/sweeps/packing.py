@@ -12,13 +12,11 @@ import torch
 from gengap.core.recipe import digest
 from gengap.core.records import Record
 from gengap.problem.problem import Problem
-from gengap.sweeps.option_timing import Form, Timing
+from gengap.sweeps.option_timing import Timing
 from gengap.sweeps.plan import Task
-from gengap.sweeps.work import Pack
+from gengap.sweeps.work import Form, Group, Pack
 from gengap.training.fleet import fleet_key
 from gengap.training.fleet_key import OWN
-
-Group = tuple[Form, tuple[Task, ...]]
 
 
 @dataclass(frozen=True, slots=True)

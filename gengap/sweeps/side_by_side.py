@@ -1,6 +1,5 @@
 """How fast runs go when several processes of this machine are at work at once."""
 
-import multiprocessing
 import pickle
 import sys
 import time
@@ -15,9 +14,9 @@ import torch
 
 from gengap.core.errors import GengapError
 from gengap.sweeps.engines.parcel import Parcel, light, parcel_of
+from gengap.sweeps.engines.pool import SPAWN
 from gengap.sweeps.work import Pack, make
 
-SPAWN = multiprocessing.get_context("spawn")  # a fork of a process with torch threads may hang
 PATIENCE = 120.0  # seconds to wait for a process that starts or works
 REPETITIONS = 3
 
@@ -92,7 +91,7 @@ def work(pipe: "Connection[float, object]", barrier: Barrier, parcel: Parcel, pa
             found = []
             for _ in range(1 + REPETITIONS):
                 barrier.wait(PATIENCE)
-                costs = [made.row.cost for made in make(pack, problem=problem)]
+                costs = [made.row.cost for made in make(pack, problem)]
                 found.append(sum(cost["seconds"] for cost in costs) / sum(cost["steps"] for cost in costs))
             pipe.send(min(found[1:]))  # the first warms up
 

@@ -2,7 +2,7 @@
 
 from gengap.store.store import Store
 from gengap.sweeps.drive import usable_rows
-from gengap.sweeps.forecast import Row, run_seconds
+from gengap.sweeps.forecast import Row, runs_row
 from gengap.sweeps.plan import Task
 from gengap.sweeps.sweep_plan import Cell, SweepPlan
 
@@ -25,13 +25,9 @@ def forecast_sweep(plan: SweepPlan, store: Store | None, *, device: str = "cpu")
         kinds.setdefault(kind(plan, cell, task), []).append((cell, task))
     rows = []
     for what, alike in kinds.items():
-        left = [(cell, task) for cell, task in alike if task.key not in there]
-        if not left:
-            rows.append(Row(what, 0, 0.0, "all there already"))
-            continue
-        cell, task = min(left, key=lambda one: one[1].recipe.lr)  # the least likely to diverge
-        once, detail = run_seconds(cell.problem, task.recipe, device, plan.sweep.evaluations)
-        rows.append(Row(what, len(left), len(left) * once, detail))
+        left = [task for _, task in alike if task.key not in there]
+        problem = alike[0][0].problem
+        rows.append(runs_row(what, left, problem, device=device, evaluations=plan.sweep.evaluations))
     return rows
 
 

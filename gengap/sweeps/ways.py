@@ -10,11 +10,11 @@ from typing import Any
 from gengap.core.errors import BadInput
 from gengap.problem.problem import Problem
 from gengap.store.store import Store
-from gengap.sweeps.drive import Chooser, Group, Way, one_by_one
+from gengap.sweeps.drive import Chooser, Way, one_by_one
 from gengap.sweeps.engines.build import make_engine
 from gengap.sweeps.plan import Task
 from gengap.sweeps.planner import choose, groups_of
-from gengap.sweeps.work import Engine
+from gengap.sweeps.work import Engine, Group
 from gengap.training.fleet import fleet_key
 
 WAYS = ("auto", "solo", "fleet", "pool", "ray", "slurm")

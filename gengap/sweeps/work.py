@@ -10,14 +10,18 @@ import torch
 from gengap.core.environment import environment
 from gengap.core.errors import GengapError, Interrupted
 from gengap.core.events import Listener, silent
-from gengap.problem.problem import Problem
+from gengap.problem.problem import Problem, first_line
 from gengap.store.rows import RunRow, now
 from gengap.studies.study import ProblemSpec
 from gengap.sweeps.measuring import describe
 from gengap.sweeps.plan import Task, make_problem
+from gengap.training.fleet import train_fleet
+from gengap.training.ranks import ALONE, Ranks
 from gengap.training.run import Run
 from gengap.training.solo import train
 
+Form = Literal["solo", "fleet"]
+Group = tuple[Form, tuple[Task, ...]]  # runs made in one go, and how
 Weights = Mapping[str, dict[str, Any]]
 
 
@@ -37,7 +41,7 @@ class Pack:
 
     problem: Problem | ProblemSpec
     tasks: tuple[Task, ...]
-    form: Literal["solo", "fleet"] = "solo"
+    form: Form = "solo"
     evaluations: int = 20
     device: str = "cpu"
     weights: bool = True
@@ -84,10 +88,10 @@ class Engine(Protocol):
 
 def make(
     pack: Pack,
-    *,
     problem: Problem | None = None,
+    *,
     listen: Listener = silent,
-    checkpoint: Callable[[str], Path] | None = None,
+    checkpoints: Mapping[str, Path] | None = None,
 ) -> Iterator[Made]:
     """Make the runs of a pack.
 
@@ -95,58 +99,83 @@ def make(
         pack: the runs.
         problem: the pack's, where it has been made already.
         listen: told of the progress.
-        checkpoint: names the file of a run's state while it is at work; None: no state is kept.
+        checkpoints: file of each run's state while it is at work, by key; None: no state is kept.
 
     Yields:
-        Each run as it ends. A run whose network, loss or data raises an error comes out as "failed" with the reason.
+        Each run as it ends. A run whose network, loss or data raises an error comes out as "failed" with the reason, and takes
+        the others of its fleet along.
 
     Raises:
         Interrupted: Ctrl-C in the middle of a run.
         GengapError: what is wrong with the input or the disk is wrong for all runs.
     """
     made = problem or pack.made_problem()
+    how: dict[str, Any] = {"device": pack.device, "evaluations": pack.evaluations, "listen": listen}
     if pack.form == "fleet":
-        from gengap.training.fleet import train_fleet
-
-        runs = train_fleet(
-            made,
-            [task.recipe for task in pack.tasks],
-            device=pack.device,
-            evaluations=pack.evaluations,
-            listen=listen,
-        )
-        for task, run in zip(pack.tasks, runs, strict=True):
-            yield as_made(pack, made, task, run)
+        yield from make_fleet(pack, made, **how)
         return
     for task in pack.tasks:
-        yield make_one(pack, made, task, listen=listen, checkpoint=checkpoint(task.key) if checkpoint else None)
+        state = checkpoints[task.key] if checkpoints else None
+        # what comes out is kept at once: a short run writes nothing on the way
+        yield make_one(task, made, with_weights=pack.weights, checkpoint=state, checkpoint_end=False, **how)
 
 
-def make_one(pack: Pack, problem: Problem, task: Task, *, listen: Listener, checkpoint: Path | None) -> Made:
-    """Make one run alone."""
+def make_fleet(pack: Pack, problem: Problem, **how: Any) -> Iterator[Made]:
+    """Make runs as one program; an error ends all of them at once."""
     try:
-        run = train(
-            problem,
-            task.recipe,
-            device=pack.device,
-            evaluations=pack.evaluations,
-            checkpoint=checkpoint,
-            checkpoint_end=False,  # what comes out is kept at once: a short run writes nothing on the way
-            listen=listen,
-        )
+        runs = train_fleet(problem, [task.recipe for task in pack.tasks], **how)
+    except GengapError:
+        raise
+    except Exception as error:  # whatever a user's model, loss or data set raises is these runs' failure
+        yield from (failed(task, problem, reason_of(error)) for task in pack.tasks)
+        return
+    for task, run in zip(pack.tasks, runs, strict=True):
+        yield made_of(run, task, problem, pack.weights)
+
+
+def make_one(task: Task, problem: Problem, *, with_weights: bool = True, ranks: Ranks = ALONE, **how: Any) -> Made:
+    """Make one run alone.
+
+    Args:
+        task: which.
+        problem: what is learnt.
+        with_weights: whether the trained weights are wanted.
+        ranks: processes that share every batch.
+        how: the other arguments of `train`.
+
+    Returns:
+        The run; "failed" with the reason where a user's network, loss or data raise an error.
+
+    Raises:
+        Interrupted: Ctrl-C in the middle of it.
+        GengapError: what is wrong with the input or the disk is wrong for all runs.
+        Exception: of a user's network, loss or data, where several processes share the run.
+    """
+    try:
+        return made_of(train(problem, task.recipe, ranks=ranks, **how), task, problem, with_weights)
     except GengapError:
         raise
     except Exception as error:  # whatever a user's model, loss or data set raises is this run's failure
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Made(row_of(task, problem, outcome="failed", step=0, reason=reason), {})
-    return as_made(pack, problem, task, run)
+        if ranks.size > 1:  # nobody knows how far the others got
+            raise
+        return failed(task, problem, reason_of(error))
 
 
-def as_made(pack: Pack, problem: Problem, task: Task, run: Run) -> Made:
+def made_of(run: Run, task: Task, problem: Problem, with_weights: bool) -> Made:
     """Put a run into the form that is kept."""
     if run.outcome.kind == "interrupted":
         raise Interrupted(f"interrupted in {describe(task.recipe.model_dump())} at step {run.outcome.step:,}")
-    return Made(row_from(run, task, problem), weights(run) if pack.weights else {})
+    return Made(row_from(run, task, problem), weights(run) if with_weights else {})
+
+
+def failed(task: Task, problem: Problem, reason: str) -> Made:
+    """Give a run that did not come to its end."""
+    return Made(row_of(task, problem, outcome="failed", step=0, reason=reason), {})
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a run failed."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def row_from(run: Run, task: Task, problem: Problem) -> RunRow:

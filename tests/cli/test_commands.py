@@ -92,10 +92,10 @@ def test_report_gives_the_same_document(done, gengap):
 
 
 def test_resume_trains_nothing_again(done, gengap, tiny, tmp_path, monkeypatch):
-    from gengap.sweeps import local
+    from gengap.sweeps import work
 
     shutil.copytree(done.folder, "copy")
-    monkeypatch.setattr(local, "train", None)
+    monkeypatch.setattr(work, "train", None)
     found = gengap("compare", *BLOBS, *tiny, "--seeds", 2, "--out", "copy", "--resume", "--json")
     assert found.code == 0
     assert found.json()["small"] == done.said.json()["small"]

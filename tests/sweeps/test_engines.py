@@ -22,10 +22,10 @@ from gengap import BadInput, Interrupted
 from gengap.core.errors import DamagedFile
 from gengap.core.events import Message, Progress
 from gengap.studies.study import ProblemSpec
-from gengap.sweeps.engines import make_engine, making
+from gengap.sweeps import work
+from gengap.sweeps.engines import make_engine
 from gengap.sweeps.engines.books import Books
 from gengap.sweeps.engines.made_files import read_made, write_made
-from gengap.sweeps.engines.making import make_all
 from gengap.sweeps.engines.parcel import check_same, parcel_of
 from gengap.sweeps.work import make
 
@@ -129,25 +129,21 @@ def test_what_cannot_be_pickled_travels_by_its_factory():
 
 
 def test_a_fleet_that_fails_fails_its_runs(monkeypatch):
-    def broken(pack, *, problem, **rest):
-        yield from make(replace(pack, tasks=pack.tasks[:1]), problem=problem)
+    def broken(problem, recipes, **rest):
         raise TypeError("no rule\nfor this operation")
 
-    monkeypatch.setattr(making, "make", broken)
+    monkeypatch.setattr(work, "train_fleet", broken)
     (pack,) = counted_packs("cross_entropy", {4: 1, 20: 1, 5: 1})
-    made = [(one.row.recipe["batch_size"], one.row.outcome, one.row.reason) for one in make_all(pack, pack.problem)]
-    assert made == [
-        (4, "finished", ""),
-        (20, "failed", "TypeError: no rule"),
-        (5, "failed", "TypeError: no rule"),
-    ]
+    pack = replace(pack, form="fleet")
+    made = [(one.row.recipe["batch_size"], one.row.outcome, one.row.reason) for one in make(pack, pack.problem)]
+    assert made == [(size, "failed", "TypeError: no rule") for size in (4, 20, 5)]
 
 
 def test_a_run_is_kept_once_and_retried_alone():
     packs, kept, said = counted_packs("cross_entropy", {4: 1, 20: 1, 5: 1}), [], []
     books = Books(packs, kept.append, said.append, retries=1)
     errand = books.begin()
-    first = next(make_all(packs[0], packs[0].problem))
+    first = next(make(packs[0], packs[0].problem))
     books.take(errand, first)
     books.take(errand, first)
     assert kept == [first]
@@ -162,7 +158,7 @@ def test_a_run_is_kept_once_and_retried_alone():
 
 def test_a_run_as_a_file(tmp_path):
     (pack,) = counted_packs("cross_entropy", {4: 3})
-    (made,) = make_all(replace(pack, problem=blobs(normed)), blobs(normed))
+    (made,) = make(replace(pack, problem=blobs(normed)), blobs(normed))
     history = ({**made.row.history[0], "train_loss": math.inf, "test_accuracy": None}, *made.row.history[1:])
     made = replace(made, row=replace(made.row, history=history))
     write_made(tmp_path / "run", made)

@@ -18,7 +18,7 @@ import gengap
 from gengap import BadInput, Interrupted, Recipe
 from gengap.core.events import Message, Progress
 from gengap.store.store import Store
-from gengap.sweeps import local, measuring
+from gengap.sweeps import measuring, work
 from gengap.sweeps.forecast import forecast
 from gengap.sweeps.local import run_study
 from gengap.sweeps.plan import facts, make_problem, missing, run_key, spec_of, tasks
@@ -36,13 +36,13 @@ def store(tmp_path):
 @pytest.fixture
 def trained(monkeypatch):
     """The recipes that were really trained."""
-    found, real = [], local.train
+    found, real = [], work.train
 
     def train(problem, recipe, **rest):
         found.append((recipe.batch_size, recipe.seed))
         return real(problem, recipe, **rest)
 
-    monkeypatch.setattr(local, "train", train)
+    monkeypatch.setattr(work, "train", train)
     return found
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_done_twice(store, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("it was done again")
 
-    monkeypatch.setattr(local, "train", refuse)
+    monkeypatch.setattr(work, "train", refuse)
     for name in ("sharpness", "distance", "interpolate"):
         monkeypatch.setattr(measuring, name, refuse)
     assert counts(run_study(plan, blobs(), store)) == (0, 4, 0)

@@ -14,7 +14,7 @@ from gengap.core.events import Message
 from gengap.studies.study import ProblemSpec
 from gengap.sweeps.engines import make_engine
 from gengap.sweeps.engines.made_files import write_made
-from gengap.sweeps.engines.making import make_all
+from gengap.sweeps.work import make
 
 pytest.importorskip("submitit")
 
@@ -68,7 +68,7 @@ def test_ctrl_c_cancels_jobs_and_keeps_what_is_finished(local, tmp_path):
 def test_what_an_earlier_driver_left_is_taken_up(local, tmp_path):
     loss = Counted(tmp_path / "log", fails=20)
     (pack,) = counted_packs(loss, {4: 1, 20: 1})
-    for made in make_all(pack, pack.problem):
+    for made in make(pack, pack.problem):
         write_made(local.folder.path_of(made.row.key), made)
     assert loss.sizes() == {4: 1, 20: 1}
     kept = []

@@ -11,7 +11,7 @@ from gengap.problem.problem import Problem
 from gengap.sweeps.engines.parcel import name_of
 from gengap.sweeps.measuring import describe
 from gengap.sweeps.plan import Task
-from gengap.sweeps.work import Keep, Made, Pack, row_of
+from gengap.sweeps.work import Keep, Made, Pack, failed
 
 Checkpoint = Callable[[str], Path]
 
@@ -28,12 +28,12 @@ class Errand:
     """
 
     pack: Pack
-    left: dict[str, Task] = field(default_factory=dict)
+    left: dict[str, Task] = field(init=False)
     lost: int = 0
     part: float = 0.0
 
     def __post_init__(self) -> None:
-        self.left = self.left or {task.key: task for task in self.pack.tasks}
+        self.left = {task.key: task for task in self.pack.tasks}
 
     def again(self) -> "list[Errand]":
         """Give what is left to be made once more: run by run, so that a run that kills its worker takes no other along."""
@@ -117,8 +117,7 @@ class Books:
     def fail(self, errand: Errand, why: str) -> None:
         """Record what is left of an errand as failed."""
         for task in list(errand.left.values()):
-            row = row_of(task, self.problem_of(errand.pack), outcome="failed", step=0, reason=why)
-            self.take(errand, Made(row, {}))
+            self.take(errand, failed(task, self.problem_of(errand.pack), why))
 
     def problem_of(self, pack: Pack) -> Problem:
         """Give a pack's problem, made once where packs only name it."""

@@ -5,8 +5,7 @@ from functools import partial
 
 from gengap.core.events import Listener, silent
 from gengap.sweeps.engines.books import Books, Checkpoint, paths
-from gengap.sweeps.engines.making import make_all
-from gengap.sweeps.work import Keep, Pack
+from gengap.sweeps.work import Keep, Pack, make
 from gengap.training.interrupt import StopRequest, stop_on_interrupt
 
 
@@ -42,7 +41,7 @@ class InProcess:
         """Make the runs of the next pack."""
         errand = books.begin()
         problem, files = books.problem_of(errand.pack), paths(errand.pack.tasks, self.checkpoint)
-        for made in make_all(errand.pack, problem, listen=partial(books.hear, errand), checkpoints=files):
+        for made in make(errand.pack, problem, listen=partial(books.hear, errand), checkpoints=files):
             books.take(errand, made)
             if stop.made and books.open:
                 raise books.interrupted()

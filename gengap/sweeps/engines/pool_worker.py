@@ -19,9 +19,8 @@ import torch
 from gengap.core.errors import GengapError, Interrupted
 from gengap.core.events import Event, Listener, Message
 from gengap.problem.problem import Problem
-from gengap.sweeps.engines.making import make_all
 from gengap.sweeps.engines.parcel import Parcel, check_same
-from gengap.sweeps.work import Pack
+from gengap.sweeps.work import Pack, make
 from gengap.training.interrupt import StopRequest, stop_on_interrupt
 
 PROGRESS_SECONDS = 0.5  # between two words on how far a run is
@@ -80,7 +79,7 @@ def follow(order: Order, pipe: Connection, problems: dict[str, Problem], stop: S
         problems[order.name] = order.parcel.opened()
     check_same(problems[order.name], order.pack)
     listen = thinned(lambda event: send(pipe, event))
-    for made in make_all(order.pack, problems[order.name], listen=listen, checkpoints=order.checkpoints):
+    for made in make(order.pack, problems[order.name], listen=listen, checkpoints=order.checkpoints):
         send(pipe, made)
         if stop.made:
             return

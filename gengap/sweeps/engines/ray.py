@@ -16,9 +16,8 @@ from gengap.core.errors import BadInput, GengapError
 from gengap.core.events import Event, Listener, Message, silent
 from gengap.problem.problem import Problem, first_line
 from gengap.sweeps.engines.books import Books, Checkpoint, Errand, paths
-from gengap.sweeps.engines.making import make_all
 from gengap.sweeps.engines.parcel import check_same, light, name_of, parcels_of
-from gengap.sweeps.work import Keep, Made, Pack
+from gengap.sweeps.work import Keep, Made, Pack, make
 from gengap.training.interrupt import stop_on_interrupt
 
 try:
@@ -137,7 +136,7 @@ def take_in(books: Books, streams: dict[ObjectRefGenerator, Errand], seconds: fl
         except StopIteration:
             del streams[stream]
             books.end(errand)
-        except RayTaskError as error:  # not one of a run's own, of which `make_all` makes failed runs
+        except RayTaskError as error:  # not one of a run's own, of which `make` makes failed runs
             raise told(error) from error
         except RayError as error:
             del streams[stream]
@@ -188,7 +187,7 @@ def make_there(
         if isinstance(event, Message):
             said.append(event)
 
-    for made in make_all(pack, problem, listen=note, checkpoints=checkpoints):
+    for made in make(pack, problem, listen=note, checkpoints=checkpoints):
         yield tuple(said), made
         said.clear()
 

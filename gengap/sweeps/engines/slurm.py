@@ -14,10 +14,9 @@ from gengap.core.events import Listener, Message, silent
 from gengap.sweeps.engines.books import Books, Checkpoint, Errand, paths
 from gengap.sweeps.engines.job_folder import JobFolder, read_parcel
 from gengap.sweeps.engines.made_files import read_made, write_made
-from gengap.sweeps.engines.making import make_all
 from gengap.sweeps.engines.parcel import check_same, light, name_of, parcels_of
 from gengap.sweeps.engines.pool import cores
-from gengap.sweeps.work import Keep, Pack
+from gengap.sweeps.work import Keep, Pack, make
 from gengap.training.interrupt import stop_on_interrupt
 
 try:
@@ -197,7 +196,7 @@ def make_there(
     try:
         problem = read_parcel(parcel).opened()
         check_same(problem, pack)
-        for made in make_all(replace(pack, tasks=left), problem, checkpoints=checkpoints):
+        for made in make(replace(pack, tasks=left), problem, checkpoints=checkpoints):
             write_made(folder.path_of(made.row.key), made)
     except GengapError as error:
         return error
