@@ -1,9 +1,9 @@
 """A curve that is flat and then falls: where it bends, with the interval that its profile leaves."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtr
 
 from gengap.core.estimate import t_quantile
@@ -26,8 +26,7 @@ class Bend:
         slope: of the fall, >= 0.
         low: lower end of the knot's 95 % interval, over both shapes.
         high: its upper end.
-        variance: of one value: that of the seeds, or of the means about the curve where that is larger.
-        degrees: of freedom of that variance.
+        misfit: weighted squares that the means miss the curve by.
     """
 
     knot: float
@@ -36,8 +35,7 @@ class Bend:
     slope: float
     low: float
     high: float
-    variance: float
-    degrees: int
+    misfit: float
 
 
 def fit_bend(table: SeedTable) -> Bend:
@@ -45,7 +43,7 @@ def fit_bend(table: SeedTable) -> Bend:
 
     The interval holds every knot whose curve, of either shape, is not worse than the best by more than Student's t allows.
     Its scatter is that of seeds or, where the means miss the curve by more, that of the means: a wrong curve then makes
-    the interval wide, not wrong.
+    the interval wide, not wrong. Batch sizes that scatter unlike have their own weights.
 
     Args:
         table: values that fall with batch size.
@@ -53,14 +51,16 @@ def fit_bend(table: SeedTable) -> Bend:
     Returns:
         The best bend.
     """
-    x = np.log2(table.sizes)
+    x, weights = np.log2(table.sizes), table.weights
     knots = np.unique(np.concatenate([np.linspace(x[0], x[-1], KNOTS), x]))
-    found = [hinges(x, table.means, table.counts, knots, shape) for shape in SHAPES]
+    found = [hinges(x, table.means, weights, knots, shape) for shape in SHAPES]
     misfit = np.stack([rss for _, _, rss in found])
     j, i = np.unravel_index(int(misfit.argmin()), misfit.shape)
     best = float(misfit.min())
-    variance, degrees = scatter(table, best)
-    room = t_quantile(degrees) ** 2 * variance
+    # from any bend beyond the last batch size but one the fall is the same
+    slope_of = contrasts(x, weights, np.minimum(knots[i : i + 1], x[-2]), SHAPES[j])
+    (variance,), (degrees,) = scatter(table, slope_of, best)
+    room = t_quantile(int(degrees)) ** 2 * float(variance)
     inside = knots[misfit.min(axis=0) <= best + room + ROUNDING * (1 + best)]
     level, slope = float(found[j][0][i]), float(found[j][1][i])
     return Bend(
@@ -70,17 +70,23 @@ def fit_bend(table: SeedTable) -> Bend:
         slope=slope,
         low=float(inside.min()),
         high=float(inside.max()),
-        variance=variance,
-        degrees=degrees,
+        misfit=best,
     )
 
 
-def scatter(table: SeedTable, misfit: float) -> tuple[float, int]:
-    """Choose the variance of one value: of seeds, or of means about a curve of three coefficients, the larger."""
-    of_seeds, degrees = table.scatter()
+def scatter(table: SeedTable, along: Floats, misfit: float) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Choose variances of a value of unit weight, shapes (k,): of seeds, or of means about the curve, the larger."""
+    of_seeds, degrees = table.scatter_along(along)
     left = len(table.sizes) - 3
     of_means = misfit / left
-    return (of_seeds, degrees) if degrees and of_seeds >= of_means else (of_means, left)
+    seeds_tell = (degrees > 0) & (of_seeds >= of_means)
+    return np.where(seeds_tell, of_seeds, of_means), np.where(seeds_tell, degrees, left)
+
+
+def contrasts(x: Floats, weights: Floats, knots: Floats, shape: int) -> Floats:
+    """Return what the means are multiplied by to give the slopes of falls, up to a factor, shape (k, b)."""
+    fall = -(np.maximum(0.0, x - knots[:, None]) ** shape)
+    return np.asarray(weights * (fall - (fall @ weights / weights.sum())[:, None]))
 
 
 def hinges(x: Floats, y: Floats, weights: Floats, knots: Floats, shape: int) -> tuple[Floats, Floats, Floats]:
@@ -118,10 +124,11 @@ def falls(table: SeedTable) -> bool:
     Returns:
         Whether one of the tests finds a fall.
     """
-    x, bend = np.log2(table.sizes), fit_bend(table)
-    misfit = hinges(x, table.means, table.counts, x, 1)[2]
-    gain = max(0.0, float(misfit[-1] - misfit.min()))  # a fall from the last batch size is none
+    x, weights, best = np.log2(table.sizes), table.weights, fit_bend(table).misfit
+    misfit = hinges(x, table.means, weights, x, 1)[2]
+    gains = np.maximum(0.0, misfit[-1] - misfit[:-1])  # a fall from the last batch size is none
     smallest = ROUNDING * (1 + float(np.abs(table.means).max()))
-    if bend.variance <= smallest**2:
-        return gain > smallest
-    return bool(stdtr(bend.degrees, -math.sqrt(gain / bend.variance)) * (len(x) - 1) < 0.025)
+    variances, degrees = scatter(table, contrasts(x, weights, x[:-1], 1), best)
+    noisy = variances > smallest**2
+    by_chance = stdtr(degrees, -np.sqrt(gains / np.where(noisy, variances, 1.0)))
+    return bool(np.where(noisy, by_chance * len(gains) < 0.025, gains > smallest).any())

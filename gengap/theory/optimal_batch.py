@@ -14,7 +14,7 @@ from gengap.core.estimate import t_quantile
 from gengap.core.records import Record
 from gengap.core.seeds import stream
 from gengap.theory.least_squares import Coefficient, Floats
-from gengap.theory.seed_table import SeedTable, seed_table
+from gengap.theory.seed_table import SeedTable, room, seed_table
 
 PeakVerdict = Literal["peak", "lower edge", "upper edge", "not resolvable"]
 Word = Literal["proportional", "not proportional", "not resolvable"]
@@ -194,9 +194,7 @@ def judge_peak(table: SeedTable, best: int, tops: Floats, diverging: tuple[bool,
         )
         found: PeakVerdict = "lower edge" if best == 0 else "upper edge" if best == last else "peak"
         return found, f"batch {size} is best, {word}"
-    error, degrees = table.errors_against(best)
-    quantiles = np.array([t_quantile(each, 1 - 0.05 / max(1, last)) for each in degrees])
-    worse = table.means[best] - table.means > quantiles * error
+    worse = table.means[best] - table.means > room(*table.errors_against(best), 1 - 0.05 / max(1, last))
     left, right = bool(worse[:best].any()) or diverging[0], bool(worse[best + 1 :].any()) or diverging[1]
     share = f"best in {100 * float((tops == table.sizes[best]).mean()):.0f} % of resamples of the seeds"
     if left and right:

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import Estimate, mean, t_quantile
+from gengap.core.estimate import Estimate, mean
 from gengap.core.records import Record
 from gengap.theory.broken_line import Bend, falls, fit_bend
-from gengap.theory.least_squares import Coefficient, sum_of_squares
-from gengap.theory.seed_table import SeedTable, seed_table
+from gengap.theory.least_squares import Coefficient
+from gengap.theory.seed_table import SeedTable, room, seed_table
 
 Verdict = Literal["transition", "falls throughout", "insensitive", "not resolvable"]
 LEAST = 4  # batch sizes below which no bend is looked for
@@ -87,8 +87,9 @@ def find_transition(
 
     A plateau and a fall, straight or quadratic in log2 B, are fitted to the means over seeds; the interval of the bend is
     that of the profile over both shapes. Before that a fall has to be there at all: tests from each batch size, at 2.5 %
-    over all. Where values get worse toward small batches too (they cannot be trained, or their best learning rate was
-    not on the grid), the part below that bend is left out, and the reason says so.
+    over all. Batch sizes that scatter unlike, as those near the limit of stability do, weigh by their own scatter, and the
+    slope is then tested from seed to seed. Where values get worse toward small batches too (they cannot be trained, or their
+    best learning rate was not on the grid), the part below that bend is left out, and the reason says so.
 
     Args:
         batch_sizes: of each observation, each at its own best learning rate, shape (n,).
@@ -123,13 +124,11 @@ def find_transition(
 
 def without_rise(table: SeedTable) -> tuple[SeedTable, str]:
     """Leave out the smallest batches that are worse than the best one, if enough are left; say so."""
-    variance, degrees = table.scatter()
-    if not degrees:
+    if not table.scatter()[1]:
         return table, ""
     best = int(table.means.argmax())
-    error = np.sqrt(variance * (1 / table.counts + 1 / table.counts[best]))
-    room = t_quantile(degrees, 1 - 0.05 / len(table.sizes)) * error
-    start = int((table.means[best] - table.means <= room).argmax())
+    allowed = room(*table.errors_against(best), 1 - 0.05 / len(table.sizes))
+    start = int((table.means[best] - table.means <= allowed).argmax())
     start = min(start, len(table.sizes) - LEAST)
     if not start:
         return table, ""
@@ -155,15 +154,13 @@ def bent(table: SeedTable, bend: Bend, sign: float, note: str) -> Transition:
 
 def unfallen(table: SeedTable, sign: float, tolerance: float, note: str) -> Transition:
     """Say whether there is no fall, or none that could be seen."""
-    variance, degrees = table.scatter()
     spread = np.abs(table.means - table.values[np.isfinite(table.values)].mean())
-    if not degrees:
+    if not table.scatter()[1]:
         reason = (
             f"one seed cannot tell a fall from chance (batch sizes differ by up to {np.ptp(table.means):.3g}){note}"
         )
         return without_bend("not resolvable", reason, table, sign)
-    level = 1 - 0.05 / len(table.sizes)
-    most = float((spread + t_quantile(degrees, level) * np.sqrt(variance / table.counts)).max())
+    most = float((spread + room(*table.errors(), 1 - 0.05 / len(table.sizes))).max())
     sizes = f"batches {table.sizes[0]:,.0f} to {table.sizes[-1]:,.0f}"
     if most <= tolerance:
         reason = f"no batch size of {sizes} is off their mean by more than {most:.2g}, and {tolerance:g} does not matter{note}"
@@ -237,13 +234,12 @@ def find_separation(
 def first_apart(table: SeedTable) -> int:
     """Return the first batch size whose mean is told from zero, at 5 % over all of them; their number where none is.
 
-    The scatter is that of all batch sizes, with what a seed adds to each: it moves a mean, if not its differences.
+    What a seed adds to all batch sizes counts as scatter: it moves a mean, if not its differences.
     """
-    rest, degrees = table.values - table.means, table.n - len(table.sizes)
-    if not degrees:
+    error, degrees = SeedTable(table.sizes, table.values, paired=False).errors()
+    if not degrees.any():
         return len(table.sizes)
-    error = np.sqrt(sum_of_squares(rest[np.isfinite(rest)]) / degrees / table.counts)
-    apart = np.abs(table.means) > t_quantile(degrees, 1 - 0.05 / len(table.sizes)) * error
+    apart = np.abs(table.means) > room(error, degrees, 1 - 0.05 / len(table.sizes))
     return int(apart.argmax()) if apart.any() else len(table.sizes)
 
 

@@ -7,9 +7,11 @@ import numpy.typing as npt
 from scipy.special import chdtrc
 
 from gengap.core.errors import BadInput
+from gengap.core.estimate import t_quantile
 from gengap.theory.least_squares import Floats, sum_of_squares
 
 UNLIKELY = 0.01  # of scatters that are the same
+PRIOR = 2  # seeds' worth of trust in the scatter in between, where each batch size has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,79 @@ class SeedTable:
     def complete(self) -> bool:
         """Whether every seed has every batch size."""
         return self.paired and bool(np.isfinite(self.values).all())
+
+    @property
+    def weights(self) -> Floats:
+        """Weights of the means in a fit, shape (b,): the numbers of values, each over its own scatter where these are unlike.
+
+        Few seeds tell a scatter badly. Each is drawn to the geometric mean of all, so that none makes its batch size decide.
+        """
+        own = self.variances()
+        known = own[own > 0]
+        if self.scatters_alike() or not len(known):
+            return self.counts
+        degrees, middle = np.maximum(self.counts - 1, 0), float(np.exp(np.log(known).mean()))
+        shrunk = (degrees * np.nan_to_num(own) + PRIOR * middle) / (degrees + PRIOR)
+        return np.asarray(self.counts * middle / shrunk)
+
+    def variances(self) -> Floats:
+        """Estimate the variance of one value of each batch size by itself.
+
+        What a seed adds to all batch sizes is taken out by medians, which a batch size that scatters much does not move.
+
+        Returns:
+            Variances, shape (b,); nan where there is one value.
+        """
+        rest = self.values - self.means
+        if self.complete:
+            rest = rest - np.median(rest, axis=1, keepdims=True)
+        found = np.full(len(self.sizes), np.nan)
+        several = self.counts > 1
+        found[several] = np.nanvar(rest[:, several], axis=0, ddof=1)
+        return found
+
+    def scatter_along(self, contrasts: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Estimate the variance of one value of unit weight, as it tells in contrasts of the means.
+
+        Where batch sizes scatter alike that is the pooled one. Where they do not, it is what the contrast itself does from seed
+        to seed, or as Welch and Satterthwaite have it.
+
+        Args:
+            contrasts: factors of the means that add up to zero in each row, shape (k, b), not all zero.
+
+        Returns:
+            Variances and degrees of freedom, each of shape (k,).
+        """
+        pooled, degrees = self.scatter()
+        freedom = np.full(len(contrasts), degrees, dtype=np.int64)
+        if self.scatters_alike():
+            return np.full(len(contrasts), pooled), freedom
+        if self.complete:
+            variances = (self.values @ contrasts.T).var(axis=0, ddof=1) / len(self.values)
+            freedom[:] = len(self.values) - 1
+        else:
+            own = self.variances()
+            parts = contrasts**2 * np.where(np.isfinite(own), own, pooled) / self.counts
+            variances = parts.sum(axis=1)
+            freedom[:] = np.maximum(1, variances**2 / (parts**2 / np.maximum(self.counts - 1, 1)).sum(axis=1))
+        return variances / (contrasts**2 / self.weights).sum(axis=1), freedom
+
+    def errors(self) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Give standard errors of the means, of each by itself where batch sizes scatter unlike.
+
+        What a seed adds to all batch sizes is left out, where every seed has every batch size; it moves no difference.
+
+        Returns:
+            Errors and degrees of freedom, each of shape (b,); (nan, 0) where no batch size has two values.
+        """
+        variance, degrees = self.scatter()
+        error = np.sqrt(variance / self.counts)
+        freedom = np.full(len(self.sizes), degrees, dtype=np.int64)
+        if not self.scatters_alike():
+            several = self.counts > 1
+            error[several] = np.sqrt(self.variances()[several] / self.counts[several])
+            freedom[several] = self.counts[several] - 1
+        return error, freedom
 
     def errors_against(self, best: int) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Give standard errors of the differences between the means and one of them.
@@ -90,8 +165,10 @@ class SeedTable:
         several = self.counts > 1
         degrees = self.counts[several] - 1
         variances = np.nanvar(self.values[:, several], axis=0, ddof=1)
-        if len(variances) < 2 or not variances.all():
-            return len(variances) < 2 or not variances.any()
+        if len(variances) < 2 or not variances.any():
+            return True
+        # seeds that agree in all digits, as few test samples make them, are taken to scatter like the quietest of the others
+        variances = np.where(variances > 0, variances, variances[variances > 0].min())
         pooled = float(degrees @ variances / degrees.sum())
         k = len(variances)
         statistic = degrees.sum() * np.log(pooled) - float(degrees @ np.log(variances))
@@ -153,6 +230,11 @@ def seed_table(sizes: npt.ArrayLike, values: npt.ArrayLike, seeds: npt.ArrayLike
             raise BadInput(f"seed {rows[i]} occurs twice at batch {columns[j]:g}; give one value for each")
         table[i, j] = value
     return SeedTable(columns, table, paired=seeds is not None)
+
+
+def room(errors: Floats, degrees: npt.NDArray[np.int64], level: float) -> Floats:
+    """Return how far off chance alone may be, by Student's t at a two-sided level, shape (b,)."""
+    return np.asarray(errors * [t_quantile(each, level) for each in degrees.tolist()])
 
 
 def turns(x: Floats) -> npt.NDArray[np.int64]:

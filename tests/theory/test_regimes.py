@@ -4,9 +4,10 @@ beforehand; the exact least-squares line of numpy for the fits at a given knot."
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gengap.core.errors import BadInput
-from gengap.theory.broken_line import hinges
+from gengap.theory.broken_line import contrasts, hinges
 from gengap.theory.regimes import find_separation, find_transition
 from gengap.theory.seed_table import seed_table
 
@@ -55,6 +56,55 @@ def test_flat_accuracy_gives_no_transition():
         sizes, values, names = observe(flat, rng)
         alarms += find_transition(sizes, values, seeds=names).verdict not in {"insensitive", "not resolvable"}
     assert alarms <= 12  # 2.5 expected; the count would be 13 or more once in a million
+
+
+UNLIKE = {
+    "large batches": 0.2 * np.array([1.0] * 10 + [10.0]),
+    "small batches": 0.2 * np.array([10.0, 10.0] + [1.0] * 9),
+}
+
+
+@pytest.mark.parametrize("noise", UNLIKE.values(), ids=UNLIKE)
+def test_batch_sizes_that_scatter_unlike(noise):
+    """As where large batches are at the limit of stability: one noisy batch size is no fall, and hides none."""
+    rng = np.random.default_rng(3)
+    alarms = rises = falls_seen = covered = 0
+    for _ in range(100):
+        sizes, values, names = observe(flat, rng, seeds=6, noise=noise)
+        found = find_transition(sizes, values, seeds=names)
+        alarms += found.verdict not in {"insensitive", "not resolvable"}
+        rises += "worse too" in found.reason
+        sizes, values, names = observe(straight, rng, seeds=6, noise=noise)
+        found = find_transition(sizes, values, seeds=names)
+        if found.interval is not None:
+            falls_seen += 1
+            covered += (found.interval[0] or 0) <= 2**KNOT <= found.interval[1]
+    assert max(alarms, rises) <= 12  # 2.5 and 5 expected at most; see above
+    assert falls_seen >= 80
+    assert covered >= 0.85 * falls_seen  # 95 expected
+
+
+def test_the_scatter_of_a_slope_is_that_of_its_seeds():
+    """Oracle: scipy's t test of one sample, on the slopes of single seeds by numpy's weighted polyfit."""
+    rng = np.random.default_rng(4)
+    sizes, values, names = observe(straight, rng, seeds=5, noise=np.geomspace(0.05, 2, len(SIZES)), offset=0.05)
+    table = seed_table(sizes, values, names)
+    x, weights = np.log2(table.sizes), table.weights
+    assert not table.scatters_alike()
+    slopes = [-np.polyfit(x, row, 1, w=np.sqrt(weights))[0] for row in table.values]
+    misfit = hinges(x, table.means, weights, x[:1], 1)[2][0]
+    (variance,), (degrees,) = table.scatter_along(contrasts(x, weights, x[:1], 1))
+    gain = hinges(x, table.means, weights, x[-1:], 1)[2][0] - misfit
+    assert np.sqrt(gain / variance) == pytest.approx(stats.ttest_1samp(slopes, 0).statistic)
+    assert degrees == len(slopes) - 1
+    apart = seed_table(sizes, values)  # not paired: Welch and Satterthwaite, here for a difference of two means
+    pair = np.zeros((1, len(SIZES)))
+    pair[0, [0, -1]] = 1, -1
+    welch = stats.ttest_ind(apart.values[:, 0], apart.values[:, -1], equal_var=False)
+    (variance,), (degrees,) = apart.scatter_along(pair)
+    error = np.sqrt(variance * (pair**2 / apart.weights).sum())
+    assert (apart.means[0] - apart.means[-1]) / error == pytest.approx(welch.statistic)
+    assert degrees == int(welch.df)
 
 
 def test_insensitive_needs_a_tolerance_that_the_noise_can_resolve():
