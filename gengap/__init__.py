@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from gengap.diagnosis.finding import Diagnosis as Diagnosis, Finding as Finding
     from gengap.exploration.branching import CriticalBatch as CriticalBatch, critical_batch as critical_batch
     from gengap.exploration.sweep import SweepResult as SweepResult, stored_sweep as stored_sweep, sweep as sweep
-    from gengap.exploration.tune import Tuned as Tuned, tune as tune
+    from gengap.exploration.tune import tune as tune
+    from gengap.exploration.tuned import Tuned as Tuned
     from gengap.fitting.fit import Fits as Fits, fit as fit
     from gengap.measurement.run import Measurement as Measurement, measure as measure
     from gengap.measures.curvature.density import Density as Density, spectral_density as spectral_density
@@ -255,7 +256,7 @@ PUBLIC = {
     "SweepResult": "gengap.exploration.sweep",
     "Trace": "gengap.measures.curvature.trace",
     "Trajectory": "gengap.measures.landscape.trajectory",
-    "Tuned": "gengap.exploration.tune",
+    "Tuned": "gengap.exploration.tuned",
     "Walk": "gengap.optim.entropy_sgd",
     "Worker": "gengap.optim.workers",
     "Workers": "gengap.optim.workers",

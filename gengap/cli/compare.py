@@ -6,12 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say
+from gengap.cli.folder import RESULTS, check_folder, default_folder, reported, store_there
+from gengap.cli.forecast import print_rows, work
+from gengap.cli.output import DONE_WITH_FAILURES, command_line, present, print_json, say
+from gengap.cli.problem import import_from_here, make_problem, use_threads
 from gengap.cli.processes import current_ranks, together
-from gengap.core.errors import BadInput, Interrupted
-from gengap.core.events import Message
-
-RESULTS = Path("results")
 
 
 @together
@@ -30,8 +29,8 @@ def compare(
     large: Annotated[
         str | None, typer.Option(help="Large batch: a number or a share. Default: 10%; digits: 100%.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds; both batch sizes share each.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    seeds: Annotated[int, o.seeds(more="; both batch sizes share each")] = 5,
+    seed: Annotated[int, o.first_seed()] = 0,
     remedy: Annotated[
         str | None,
         typer.Option(help="Train the large batch again with each, for example sqrt-lr,sam (gengap list remedies)."),
@@ -112,10 +111,10 @@ def compare(
         dtype=dtype,
         memory_format=memory_format,
     )
-    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
-    folder = out or RESULTS / f"compare-{made.name.replace(' on ', '-')}".replace("/", "-")
+    made = make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
+    folder = out or default_folder("compare", made.name)
     check_folder(folder, resume=resume or dry_run)
-    o.use_threads(threads, made)
+    use_threads(threads, made)
     from gengap.comparison.question import comparison_study
     from gengap.core.remedies import names_of
 
@@ -163,11 +162,11 @@ def reproduce(
     plan = read_study(study)
     check_folder(out, resume=resume or dry_run)
     if plan.problem.factory:
-        o.import_from_here()
-    from gengap.sweeps.plan import make_problem
+        import_from_here()
+    from gengap.sweeps.plan import make_problem as make
 
-    made = make_problem(plan.problem, data_root)
-    o.use_threads(threads, made)
+    made = make(plan.problem, data_root)
+    use_threads(threads, made)
     execute(plan, made, out, device=device, dry_run=dry_run, json=json, quiet=quiet)
 
 
@@ -186,17 +185,10 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
     if dry_run:
         show_forecast(study, problem, folder, device=device, json=json)
         return
-    try:
-        with Reporter(quiet) as reporter:
-            found = run_comparison(
-                study, problem, folder, device=device, listen=reporter, command=command_line(), ranks=ranks
-            )
-            reporter(Message(f"writing the report to {folder}"))
-            page = found.report(folder)
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{error or 'interrupted'}; finished runs are kept in {folder}, go on with --resume"
-        ) from error
+    how: dict[str, Any] = {"device": device, "command": command_line(), "ranks": ranks}
+    found, page = reported(
+        lambda listen: run_comparison(study, problem, folder, listen=listen, **how), folder, quiet=quiet
+    )
     from gengap.report.terminal import print_comparison
 
     present(found, page, print_comparison, json=json)
@@ -207,7 +199,6 @@ def execute(study: Any, problem: Any, folder: Path, *, device: str, dry_run: boo
 def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: bool) -> None:
     """Print the runs that are missing and the time they should take."""
     from gengap.comparison.checks import check_same, check_sizes, with_stored_remedies
-    from gengap.store.store import LEDGER, Store
     from gengap.sweeps.forecast import forecast
 
     problem.check()
@@ -215,38 +206,14 @@ def show_forecast(study: Any, problem: Any, folder: Path, *, device: str, json: 
     check_same(study, folder)
     study = with_stored_remedies(study, folder)
     say("timing a few updates of each kind ...")
-    if (folder / LEDGER).exists():
-        with Store(folder, create=False) as store:
-            rows = forecast(study, problem, store, device=device)
-    else:
-        rows = forecast(study, problem, None, device=device)
+    with store_there(folder) as store:
+        rows = forecast(study, problem, store, device=device)
     total = sum(row.seconds for row in rows)
     if json:
-        work = [{"what": r.what, "count": r.count, "seconds": r.seconds, "detail": r.detail} for r in rows]
-        print_json({"work": work, "seconds": total, "study": study.to_toml()})
+        print_json({"work": work(rows), "seconds": total, "study": study.to_toml()})
         return
     from gengap.report.numbers import seconds
 
     print(study.to_toml())
-    width = max(24, *(len(row.what) + 1 for row in rows))
-    for row in rows:
-        print(f"{row.what:<{width}}{row.count:>4} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
+    print_rows(rows)
     print(f"about {seconds(total)} in all on this machine; nothing was trained")
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to mix new results into a folder by accident.
-
-    Args:
-        folder: where results would go.
-        resume: whether that is wanted.
-
-    Raises:
-        BadInput: the folder holds results already.
-    """
-    from gengap.store.store import LEDGER
-
-    if (folder / LEDGER).exists() and not resume and current_ranks().rank == 0:
-        raise BadInput(
-            f"{folder} holds results already; go on with them by --resume, or choose another folder by --out"
-        )

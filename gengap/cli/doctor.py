@@ -6,6 +6,7 @@ import typer
 
 from gengap.cli import options as o
 from gengap.cli.output import DONE_WITH_FAILURES, print_json, say, sentences
+from gengap.cli.problem import import_from_here
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +61,7 @@ def doctor(
     """Examine a training function for faults that make many devices train worse; exit code 1 if there are any."""
     from gengap.core.catalogue import resolve
 
-    o.import_from_here()
+    import_from_here()
     module = train.partition(":")[0]
     functions = [resolve(name) for name in (train, model or f"{module}:make_model", data or f"{module}:make_data")]
     import torch

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say, sentences
+from gengap.cli.folder import default_folder, go_on, reported
+from gengap.cli.output import DONE_WITH_FAILURES, command_line, present, print_json, say, sentences
+from gengap.cli.problem import make_problem, use_threads
 from gengap.core.errors import Interrupted
-from gengap.core.events import Message
 
 CHECKPOINT = "Checkpoint"
 RADII, PRECISIONS = "5e-4,1e-3", "0.1,1,10"
@@ -102,8 +103,8 @@ def measure(
         memory_limit=memory_limit,
         budget=parse_seconds(budget) if budget is not None else None,
     )
-    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
-    o.use_threads(threads, made)
+    made = make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
+    use_threads(threads, made)
     from gengap.measurement.preparation import prepare
     from gengap.measurement.subject import load_subject
     from gengap.training.solo import find_device
@@ -111,7 +112,7 @@ def measure(
     subject = load_subject(
         made, checkpoint, initial=initial, second=second, trajectory=trajectory, device=find_device(device)
     )
-    folder = out or Path("results") / f"measure-{checkpoint.resolve().with_suffix('').name}"
+    folder = out or default_folder("measure", checkpoint.resolve().with_suffix("").name)
     if not quiet:
         say("timing a pass of each kind ...")
     prepared = prepare(subject, settings, folder, resume=resume or dry_run)
@@ -149,20 +150,11 @@ def execute(prepared: Any, *, json: bool, quiet: bool) -> None:
     folder = prepared.folder.path
     if not quiet:
         print_plan(prepared.plan.to_dict(), Console(stderr=True))
-    try:
-        with Reporter(quiet) as reporter:
-            found = take(prepared, listen=reporter, command=command_line())
-            reporter(Message(f"writing the report to {folder}"))
-            page = found.report(folder)
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise go_on(str(error) or "interrupted", folder) from error
+    found, page = reported(
+        lambda listen: take(prepared, listen=listen, command=command_line()), folder, quiet=quiet, what="measures"
+    )
     present(found, page, print_minimum, json=json)
     if found.interrupted:
-        raise go_on(found.interrupted, folder)
+        raise Interrupted(go_on(found.interrupted, folder, "measures"))
     if found.failures:
         raise typer.Exit(DONE_WITH_FAILURES)
-
-
-def go_on(why: str, folder: Path) -> Interrupted:
-    """Say what Ctrl-C left, and how to go on."""
-    return Interrupted(f"{why}; finished measures are kept in {folder}, go on with --resume")

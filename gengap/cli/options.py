@@ -7,7 +7,6 @@ import typer
 
 from gengap.core.errors import BadInput
 
-ONE_THREAD_BELOW = 200_000  # weights
 PROBLEM, RECIPE, MEASURES, RUNNING = "Problem", "Recipe", "Measures", "Running"
 EXAMPLES = {"--grid": "weight_decay=0,0.0005", "--engine-option": "num_cpus=2"}
 
@@ -34,12 +33,6 @@ TrainSize = Annotated[
     int | None,
     typer.Option(
         help="Training samples, drawn from all; a smaller choice is part of a larger.", rich_help_panel=PROBLEM
-    ),
-]
-Validation = Annotated[
-    float | None,
-    typer.Option(
-        help="Training samples held out to choose by: a share below 1, or how many.", min=0, rich_help_panel=PROBLEM
     ),
 ]
 RandomLabels = Annotated[
@@ -133,6 +126,10 @@ NoiseOverhead = Annotated[
     float,
     typer.Option(help="Share of the time that --noise-scale may take; 1: read every update.", rich_help_panel=RUNNING),
 ]
+Engine = Annotated[
+    str, typer.Option(help="solo, fleet, pool, ray, slurm, or auto: what is fastest here.", rich_help_panel=RUNNING)
+]
+Workers = Annotated[int | None, typer.Option(help="Of pool, ray and slurm.", min=1, rich_help_panel=RUNNING)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the results in --out.", rich_help_panel=RUNNING)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the runs and the estimated time, and stop.", rich_help_panel=RUNNING)
@@ -141,6 +138,22 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output.", rich_help_panel=RUNNING)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=RUNNING)]
+
+
+def validation(panel: str, more: str = "") -> Any:
+    """Word --validation for the panel of a command."""
+    text = f"Training samples held out to choose by: a share below 1, or how many{more}."
+    return typer.Option(help=text, min=0, rich_help_panel=panel)
+
+
+def seeds(panel: str | None = None, more: str = "") -> Any:
+    """Word --seeds for the panel of a command."""
+    return typer.Option(help=f"How many seeds{more}.", min=1, rich_help_panel=panel)
+
+
+def first_seed(panel: str | None = None, more: str = "") -> Any:
+    """Word --seed for the panel of a command that takes several."""
+    return typer.Option(help=f"The first seed{more}.", min=0, rich_help_panel=panel)
 
 
 def recipe_fields(path: Path | None, **options: Any) -> dict[str, Any]:
@@ -281,64 +294,41 @@ def read_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def make_problem(
-    factory: str | None,
-    data: str | None,
-    network: str | None,
-    loss: str | None,
-    root: Path | None,
-    *,
-    train_size: int | None = None,
-    validation: float | None = None,
-    random_labels: float | None = None,
-) -> Any:
-    """Make the problem that the options name.
+def batch_sizes(text: str | None) -> list[int] | None:
+    """Read --batch.
 
     Args:
-        factory: package.module:function, or None.
-        data: name of a data set, or None: digits.
-        network: name of a network, or None.
-        loss: name of a loss, or None.
-        root: data root, or None.
-        train_size: training samples, or None.
-        validation: samples held out, or None.
-        random_labels: share of the training labels that are drawn anew, or None.
+        text: "8:4096:x2", "8,16,32", or None.
 
     Returns:
-        A `gengap.Problem`.
+        The sizes, or None.
 
     Raises:
-        BadInput: a factory was given together with names of the catalogue, or one of them cannot be used.
+        BadInput: one of them is no number of samples.
     """
-    from gengap.studies.study import ProblemSpec
-    from gengap.sweeps.plan import make_problem as make
+    if text is None:
+        return None
+    from gengap.studies.grid import counts
 
-    if factory:
-        if any(given is not None for given in (data, network, loss, train_size, validation, random_labels)):
-            raise BadInput(
-                "--problem brings its own data, network and loss; leave --data, --network, --loss, --train-size, "
-                "--validation and --random-labels out"
-            )
-        import_from_here()
-        return make(ProblemSpec(factory=factory))
-    given = {"train_size": train_size, "validation": validation or None, "random_labels": random_labels}
-    options = {name: value for name, value in given.items() if value is not None}
-    return make(ProblemSpec(data=data or "digits", network=network, loss=loss, options=options), root)
+    try:
+        return counts(text)
+    except ValueError as error:
+        raise BadInput(f"--batch is {text!r}; give numbers of samples: {error}") from error
 
 
-def import_from_here() -> None:
-    """Let --problem find modules of the current folder, as `python -m` does."""
-    import sys
+def one_recipe(fields: dict[str, Any]) -> Any:
+    """Make the recipe of a command that trains one run.
 
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    Args:
+        fields: of `recipe_fields`.
 
+    Returns:
+        The `Recipe`, of batch 32 where no size is given.
 
-def use_threads(threads: int | None, problem: Any) -> None:
-    """Set torch's threads: as asked, else one for a small network, whose matrix products are too short to share."""
-    import torch
+    Raises:
+        BadInput: a field cannot be used.
+    """
+    from gengap.comparison.question import recipe_fields as with_defaults
+    from gengap.core.recipe import Recipe
 
-    if threads:
-        torch.set_num_threads(threads)
-    elif problem.parameters < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
+    return Recipe(**{"batch_size": 32, **fields, **with_defaults(fields, 20)})

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.compare import check_folder
-from gengap.cli.output import DONE_WITH_FAILURES, Reporter, command_line, present, print_json, say, sentences
-from gengap.core.errors import BadInput, Interrupted
-from gengap.core.events import Message
+from gengap.cli.folder import check_folder, default_folder, reported, store_there
+from gengap.cli.forecast import print_rows, work
+from gengap.cli.output import DONE_WITH_FAILURES, command_line, present, print_json, say, sentences
+from gengap.cli.problem import import_from_here, problem_spec, use_threads
+from gengap.core.errors import BadInput
 
 GRID, SELECTION = "Grid", "Selection"
 DEFAULTS = {"batch_size": "8:4096:x2", "lr": "0.01:3:x2"}
@@ -47,8 +48,8 @@ def sweep(
         str | None,
         typer.Option(help="Training samples; a smaller choice is part of a larger.", rich_help_panel=GRID),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds. Default: 5.", min=1, rich_help_panel=GRID)] = None,
-    seed: Annotated[int | None, typer.Option(help="The first seed. Default: 0.", min=0, rich_help_panel=GRID)] = None,
+    seeds: Annotated[int | None, o.seeds(GRID, ". Default: 5")] = None,
+    seed: Annotated[int | None, o.first_seed(GRID, ". Default: 0")] = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -73,14 +74,7 @@ def sweep(
     extend_all: Annotated[
         bool, typer.Option("--extend-all", help="Let all grids grow with one.", rich_help_panel=GRID)
     ] = False,
-    validation: Annotated[
-        float | None,
-        typer.Option(
-            help="Training samples held out to choose by: a share below 1, or how many; 0: the test set chooses. Default: 0.1.",
-            min=0,
-            rich_help_panel=SELECTION,
-        ),
-    ] = None,
+    validation: Annotated[float | None, o.validation(SELECTION, "; 0: the test set chooses. Default: 0.1")] = None,
     select: Annotated[
         str | None,
         typer.Option(help="What chooses: accuracy or loss. Default: accuracy.", rich_help_panel=SELECTION),
@@ -106,13 +100,8 @@ def sweep(
     weights: Annotated[
         bool, typer.Option("--weights", help="Keep the trained weights.", rich_help_panel=o.RUNNING)
     ] = False,
-    engine: Annotated[
-        str,
-        typer.Option(help="solo, fleet, pool, ray, slurm, or auto: what is fastest here.", rich_help_panel=o.RUNNING),
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Of pool, ray and slurm.", min=1, rich_help_panel=o.RUNNING)
-    ] = None,
+    engine: o.Engine = "auto",
+    workers: o.Workers = None,
     engine_option: Annotated[
         list[str] | None,
         typer.Option(help="Of the engine, as NAME=JSON; may be given several times.", rich_help_panel=o.RUNNING),
@@ -166,8 +155,8 @@ def sweep(
         else from_options(made, values, recipe, shared, rules=rules)
     )
     if plan.problem.factory:
-        o.import_from_here()
-    folder = out or Path("results") / f"sweep-{name_of(plan)}"
+        import_from_here()
+    folder = out or default_folder("sweep", name_of(plan))
     check_folder(folder, resume=resume or dry_run)
     means = {
         "engine": engine,
@@ -253,7 +242,6 @@ def from_options(
     Raises:
         BadInput: an option cannot be used.
     """
-    from gengap.studies.study import ProblemSpec
     from gengap.studies.sweep import Sweep
 
     fields = o.recipe_fields(recipe, **shared, epochs=None, steps=None, converged=False)
@@ -264,44 +252,20 @@ def from_options(
         if name not in fields and suits:
             lines.setdefault(name, value)
     fields = {name: value for name, value in fields.items() if name not in lines}
-    budget = rules["budget"] or fields.pop("budget", None) or (None if "budget" in lines else "epochs=30")
+    own = fields.pop("budget", None)
+    budget = rules["budget"] or (None if "budget" in lines else own or "epochs=30")
     if isinstance(budget, str) and any(mark in budget for mark in ":,"):
         lines["budget"], budget = budget, None
     chosen = {name: value for name, value in rules.items() if value is not None} | {"budget": budget}
-    plan = Sweep(problem=ProblemSpec(**problem_fields(made)), grid=lines, recipe=fields, **chosen)
+    plan = Sweep(problem=problem_spec(**made), grid=lines, recipe=fields, **chosen)
     plan.check()
     return plan
-
-
-def problem_fields(made: dict[str, Any]) -> dict[str, Any]:
-    """Name the problem.
-
-    Args:
-        made: options that name it.
-
-    Returns:
-        Fields of a `ProblemSpec`.
-
-    Raises:
-        BadInput: a factory was given together with names of the catalogue.
-    """
-    factory, options = made["problem"], {"random_labels": made["random_labels"]}
-    named = {name: made[name] for name in ("data", "network", "loss")}
-    if factory and any(value is not None for value in (*named.values(), *options.values())):
-        raise BadInput(
-            "--problem brings its own data, network and loss; leave --data, --network, --loss and --random-labels out"
-        )
-    if factory:
-        return {"factory": factory}
-    options = {name: value for name, value in options.items() if value is not None}
-    return named | {"data": made["data"] or "digits", "options": options}
 
 
 def name_of(plan: Any) -> str:
     """Name the folder of a sweep after its problem."""
     spec = plan.problem
-    name = f"{spec.network}-{spec.data}" if spec.network else spec.data or spec.factory or spec.name
-    return str(name).replace("/", "-").replace(":", "-")
+    return f"{spec.network}-{spec.data}" if spec.network else str(spec.data or spec.factory or spec.name)
 
 
 def execute(
@@ -315,19 +279,12 @@ def execute(
 
     chosen = Means(**means)
     problems = Problems(plan.problem, validation=plan.validation, data_root=chosen.data_root)
-    o.use_threads(threads, problems.of(plan.cells()[0].get("train_size")))
+    use_threads(threads, problems.of(plan.cells()[0].get("train_size")))
     if dry_run:
         show_forecast(plan, problems, folder, device=chosen.device, json=json)
         return
-    try:
-        with Reporter(quiet) as reporter:
-            found = explore(plan, problems, folder, means=chosen, listen=reporter, command=command_line())
-            reporter(Message(f"writing the report to {folder}"))
-            page = found.report(folder)
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{error or 'interrupted'}; finished runs are kept in {folder}, go on with --resume"
-        ) from error
+    how: dict[str, Any] = {"means": chosen, "command": command_line()}
+    found, page = reported(lambda listen: explore(plan, problems, folder, listen=listen, **how), folder, quiet=quiet)
     present(found, page, print_sweep, json=json)
     if found.failures:
         raise typer.Exit(DONE_WITH_FAILURES)
@@ -335,23 +292,18 @@ def execute(
 
 def show_forecast(plan: Any, problems: Any, folder: Path, *, device: str, json: bool) -> None:
     """Print the runs that are missing and the time they should take."""
-    from contextlib import nullcontext
-
     from gengap.exploration.sweep import check_same
-    from gengap.store.store import LEDGER, Store
     from gengap.sweeps.sweep_forecast import forecast_sweep, most_growth
     from gengap.sweeps.sweep_plan import make_plan
 
     cells = make_plan(plan, problems)
     check_same(cells.sweep, folder)
     say("timing a few updates of each kind ...")
-    there = Store(folder, create=False) if (folder / LEDGER).exists() else nullcontext()
-    with there as store:
+    with store_there(folder) as store:
         rows = forecast_sweep(cells, store, device=device)
     runs, total, growth = sum(row.count for row in rows), sum(row.seconds for row in rows), most_growth(cells)
     if json:
-        work = [{"what": r.what, "count": r.count, "seconds": r.seconds, "detail": r.detail} for r in rows]
-        found = {"work": work, "runs": runs, "seconds": total, "most_growth": growth, "notes": list(cells.notes)}
+        found = {"work": work(rows), "runs": runs, "seconds": total, "most_growth": growth, "notes": list(cells.notes)}
         print_json(found | {"sweep": cells.sweep.to_toml()})
         return
     from gengap.report.numbers import seconds
@@ -359,8 +311,6 @@ def show_forecast(plan: Any, problems: Any, folder: Path, *, device: str, json: 
     print(cells.sweep.to_toml())
     for note in cells.notes:
         print(note)
-    width = max(24, *(len(row.what) + 1 for row in rows))
-    for row in rows:
-        print(f"{row.what:<{width}}{row.count:>5} x  {seconds(row.seconds / max(row.count, 1)):>10}   {row.detail}")
+    print_rows(rows)
     more = f", and at most {growth:,} more where the best learning rate is at the edge of its grid" if growth else ""
     print(f"{runs:,} runs, about {seconds(total)} one after the other on this machine{more}; nothing was trained")

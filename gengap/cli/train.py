@@ -8,6 +8,7 @@ import typer
 
 from gengap.cli import options as o
 from gengap.cli.output import DONE_WITH_FAILURES, Reporter, print_json, say
+from gengap.cli.problem import make_problem, use_threads
 from gengap.cli.processes import current_ranks, together
 from gengap.core.errors import BadInput, Interrupted
 
@@ -21,7 +22,7 @@ def train(
     loss: o.Loss = None,
     data_root: o.DataRoot = None,
     train_size: o.TrainSize = None,
-    validation: o.Validation = None,
+    validation: Annotated[float | None, o.validation(o.PROBLEM)] = None,
     random_labels: o.RandomLabels = None,
     batch_size: Annotated[
         str | None,
@@ -101,25 +102,22 @@ def train(
     ranks = current_ranks()
     if ranks.rank == 0 and checkpoint.exists() and not (resume or dry_run):
         raise BadInput(f"{out} holds a run already; go on with it by --resume, or choose another folder by --out")
-    made = o.make_problem(
+    made = make_problem(
         problem,
         data,
         network,
         loss,
         data_root,
         train_size=train_size,
-        validation=validation,
+        validation=validation or None,
         random_labels=random_labels,
     )
-    o.use_threads(threads, made)
-    from gengap.comparison.question import recipe_fields
-    from gengap.core.recipe import Recipe
+    use_threads(threads, made)
     from gengap.sweeps.plan import check_left_over
     from gengap.training.snapshots import Probe, SnapshotFolder
     from gengap.training.solo import train as run_training
 
-    chosen: dict[str, Any] = {"batch_size": 32, **fields, **recipe_fields(fields, 20)}
-    whole = Recipe(**chosen)
+    whole = o.one_recipe(fields)
     made.check()
     check_left_over(made, whole.resolved(len(made.samples("train"))))
     if dry_run:

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from gengap.cli import options as o
-from gengap.cli.compare import check_folder
-from gengap.cli.output import Reporter, print_json, say, sentences
-from gengap.core.errors import BadInput, Interrupted
-from gengap.core.events import Message
+from gengap.cli.folder import check_folder, default_folder, reported, store_there
+from gengap.cli.forecast import print_rows, work
+from gengap.cli.output import print_json, say, sentences
+from gengap.cli.problem import make_problem, use_threads
+from gengap.core.errors import BadInput
 
 PROCEDURE = "Procedure"
 
@@ -47,24 +48,13 @@ def tune(
             rich_help_panel=PROCEDURE,
         ),
     ] = None,
-    validation: Annotated[
-        float,
-        typer.Option(
-            help="Training samples held out to choose by: a share below 1, or how many.",
-            min=0,
-            rich_help_panel=PROCEDURE,
-        ),
-    ] = 0.1,
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1, rich_help_panel=PROCEDURE)] = 3,
-    seed: Annotated[int, typer.Option(help="The first seed.", min=0, rich_help_panel=PROCEDURE)] = 0,
+    validation: Annotated[float, o.validation(PROCEDURE)] = 0.1,
+    seeds: Annotated[int, o.seeds(PROCEDURE)] = 3,
+    seed: Annotated[int, o.first_seed(PROCEDURE)] = 0,
     recipe: o.RecipeFile = None,
     set_: o.Set = None,
-    engine: Annotated[
-        str, typer.Option(help="solo, fleet, pool, ray, slurm, or auto.", rich_help_panel=o.RUNNING)
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Of pool, ray and slurm.", min=1, rich_help_panel=o.RUNNING)
-    ] = None,
+    engine: o.Engine = "auto",
+    workers: o.Workers = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
     out: Annotated[
@@ -76,44 +66,30 @@ def tune(
     quiet: o.Quiet = False,
 ) -> None:
     """Choose batch size, momentum and learning rate of SGD in three sweeps (Smith & Le 2018, appendix D)."""
-    made = o.make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
-    o.use_threads(threads, made)
-    folder = out or Path("results") / f"tune-{made.name.replace(' on ', '-').replace('/', '-')}"
+    made = make_problem(problem, data, network, loss, data_root, train_size=train_size, random_labels=random_labels)
+    use_threads(threads, made)
+    folder = out or default_folder("tune", made.name)
     check_folder(folder, resume=resume or dry_run)
-    fields = o.recipe_fields(recipe, set=set_)
-    sizes, each = batch_sizes(batch), one_budget(budget)
+    asked: dict[str, Any] = {
+        "lr": lr,
+        "momentum": momentum,
+        "batch_sizes": o.batch_sizes(batch),
+        "max_batch": max_batch,
+        "recipe": o.recipe_fields(recipe, set=set_),
+        "seeds": list(range(seed, seed + seeds)),
+        "validation": validation,
+    }
+    each = one_budget(budget)
     how: dict[str, Any] = {"engine": engine, "workers": workers, "device": device, "data_root": data_root}
     check_means(how)
     if dry_run:
-        forecast(
-            made, fields, sizes, budget=each, lr=lr, momentum=momentum, seeds=seeds, validation=validation, json=json
-        )
+        show_forecast(made, each, asked, folder, device=device, json=json)
         return
     from gengap.exploration.tune import tune as search
 
-    try:
-        with Reporter(quiet) as reporter:
-            found = search(
-                made,
-                budget,
-                lr=lr,
-                momentum=momentum,
-                batch_sizes=sizes,
-                max_batch=max_batch,
-                poor=poor,
-                recipe=fields,
-                seeds=list(range(seed, seed + seeds)),
-                validation=validation,
-                out=folder,
-                listen=reporter,
-                **how,
-            )
-            reporter(Message(f"writing the report to {folder}"))
-            page = found.report(folder)
-    except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(
-            f"{error or 'interrupted'}; finished runs are kept in {folder}, go on with --resume"
-        ) from error
+    found, page = reported(
+        lambda listen: search(made, each, poor=poor, out=folder, listen=listen, **asked, **how), folder, quiet=quiet
+    )
     if json:
         print_json(found.to_dict())
     else:
@@ -122,32 +98,11 @@ def tune(
 
 
 def check_means(how: dict[str, Any]) -> None:
-    """Refuse an engine that is not there, before anything is timed."""
+    """Refuse an engine or a device that is not there, before anything is timed."""
     from gengap.sweeps.ways import Means
+    from gengap.training.solo import find_device
 
-    Means(**how)
-
-
-def batch_sizes(text: str | None) -> list[int] | None:
-    """Read batch sizes.
-
-    Args:
-        text: "8:4096:x2", "8,16,32", or None.
-
-    Returns:
-        The sizes, or None.
-
-    Raises:
-        BadInput: one of them is no number of samples.
-    """
-    if text is None:
-        return None
-    from gengap.studies.grid import counts
-
-    try:
-        return counts(text)
-    except ValueError as error:
-        raise BadInput(f"--batch is {text!r}; give numbers of samples: {error}") from error
+    find_device(Means(**how).device)
 
 
 def one_budget(text: str) -> dict[str, Any]:
@@ -173,40 +128,25 @@ def one_budget(text: str) -> dict[str, Any]:
     return first
 
 
-def forecast(
-    problem: Any,
-    fields: dict[str, Any],
-    sizes: list[int] | None,
-    *,
-    budget: dict[str, Any],
-    lr: float,
-    momentum: float,
-    seeds: int,
-    validation: float,
-    json: bool,
+def show_forecast(
+    problem: Any, budget: dict[str, Any], asked: dict[str, Any], folder: Path, *, device: str, json: bool
 ) -> None:
-    """Print how long the first sweep should take."""
-    from gengap.core.recipe import Recipe
-    from gengap.exploration.tune import sizes_of, training_size
-    from gengap.problem.validation import hold_out
+    """Print how long what is left of the first sweep should take."""
+    from gengap.exploration.tune import first_sweep
     from gengap.report.numbers import seconds
-    from gengap.sweeps.forecast import run_seconds
+    from gengap.sweeps.sweep_forecast import forecast_sweep
 
-    chosen = sizes_of(sizes, training_size(problem, validation))
-    held = hold_out(problem, validation)
+    plan = first_sweep(problem, budget, **asked)
     say("timing a few updates of each batch size ...")
-    rows: list[dict[str, Any]] = []
-    for size in chosen:
-        tried: dict[str, Any] = {"lr": lr / 10, "momentum": momentum, "batch_size": size, "budget": budget}
-        recipe = Recipe(**{**fields, **tried})
-        once, detail = run_seconds(held, recipe, "cpu", 20)
-        rows.append({"batch_size": size, "count": seeds, "seconds": seeds * once, "detail": detail})
-    total = sum(float(row["seconds"]) for row in rows)
+    with store_there(folder) as store:
+        rows = forecast_sweep(plan, store, device=device)
+    total = sum(row.seconds for row in rows)
     if json:
-        print_json({"work": rows, "seconds": total})
+        sizes = plan.sweep.grid["batch_size"]
+        lines = [{"batch_size": size} | line for size, line in zip(sizes, work(rows), strict=True)]
+        print_json({"work": lines, "seconds": total})
         return
-    for row in rows:
-        print(f"batch {row['batch_size']:>6,} {seeds:>3} x {seconds(row['seconds'] / seeds):>10}   {row['detail']}")
+    print_rows(rows)
     print(
         f"about {seconds(total)} for one learning rate of the first sweep; there are at least two, and what follows depends on "
         "what they find; nothing was trained"

@@ -19,11 +19,12 @@ from gengap.schedules.budget import Plan, plan
 from gengap.schedules.lr import learning_rate, rule_factor
 from gengap.store.rows import RunRow
 from gengap.store.store import Store
+from gengap.sweeps.forecast import Row, runs_row
 from gengap.sweeps.plan import Task, facts
 from gengap.sweeps.work import row_from
 from gengap.theory.branch_crossing import Crossing, branch_crossing
 from gengap.training.snapshots import Probe, Snapshot
-from gengap.training.solo import train
+from gengap.training.solo import find_device, train
 
 ADAPTIVE = {"adam", "adamw", "adagrad", "rmsprop", "lamb", "rmsprop-warmup", "adaqn"}  # steps of a length of their own
 REMEMBERED = {"sgd", "adam", "adamw", "adagrad", "rmsprop", "lars", "lamb"}  # memory is a tensor for each weight
@@ -150,11 +151,11 @@ def critical_batch(  # noqa: PLR0913 - options, by keyword only
     """
     branching = Branching(
         problem,
-        recipe.resolved(len(problem.samples("train"))),
+        recipe,
         at=at,
-        sizes=batch_sizes,
+        batch_sizes=batch_sizes,
         rule=rule,
-        samples=branch_samples,
+        branch_samples=branch_samples,
         seeds=seeds,
         device=device,
     )
@@ -179,18 +180,20 @@ class Branching:
     def __init__(
         self,
         problem: Problem,
-        base: Recipe,
+        recipe: Recipe,
         *,
         at: Sequence[float],
-        sizes: Sequence[int] | None,
+        batch_sizes: Sequence[int] | None,
         rule: RuleName | None,
-        samples: int | None,
+        branch_samples: int | None,
         seeds: int,
         device: str,
     ) -> None:
         problem.check()
-        self.problem, self.base, self.device = problem, base, device
+        find_device(device)
+        self.problem, self.device = problem, device
         self.training = len(problem.samples("train"))
+        self.base = base = recipe.resolved(self.training)
         self.plan: Plan = plan(base, self.training)
         if base.batch_schedule or self.plan.samples is None or base.optimizer in {"lbfgs", "full-batch-gd"}:
             raise BadInput(
@@ -199,10 +202,11 @@ class Branching:
         if seeds < 1:
             raise BadInput(f"seeds is {seeds}; make at least one branch of each batch size")
         self.seeds, own = seeds, int(base.batch_size)
-        self.samples = self._branch_samples(samples)
+        self.samples = self._branch_samples(branch_samples)
         self.rule = LrRule(name=rule or ("sqrt" if base.optimizer in ADAPTIVE else "linear"), reference_batch=own)
-        self.sizes = self._batch_sizes(sizes)
+        self.sizes = self._batch_sizes(batch_sizes)
         self.steps = self._moments(at)
+        self._check_rates()
         self.remembers = base.method is None and base.optimizer in REMEMBERED
 
     def _branch_samples(self, given: int | None) -> int:
@@ -229,16 +233,54 @@ class Branching:
             raise BadInput(f"at is {list(at)}; give shares of the budget above 0 and up to 1")
         return {max(1, round(share * self.plan.steps)): share for share in sorted(at)}
 
-    def branch(self, snapshot: Snapshot, size: int, seed: int) -> Recipe:
-        """Give the recipe of one branch."""
-        rate = learning_rate(self.base, snapshot.samples, training=self.training, total=self.plan.samples)
-        return self.base.changed(
+    def _check_rates(self) -> None:
+        for step, share in self.steps.items():
+            if not self.rate(self.seen_after(step)) > 0:
+                raise BadInput(
+                    f"at is {share:g}, where the learning rate of the run is 0 and no branch learns anything; branch at another "
+                    "moment"
+                )
+
+    def seen_after(self, step: int) -> int:
+        """Count the samples that the run has used after some of its updates."""
+        return plan(self.base.changed(budget={"steps": step}, regime_adaptation=None), self.training).samples or 0
+
+    def rate(self, seen: int) -> float:
+        """Give the learning rate of the run after so many samples."""
+        return learning_rate(self.base, seen, training=self.training, total=self.plan.samples)
+
+    def branch(self, step: int, seen: int, size: int, seed: int) -> Task:
+        """Name one branch and give its recipe: `step` updates and `seen` samples of the run come before it."""
+        recipe = self.base.changed(
             **UNBRANCHED,
-            lr=rate * rule_factor(self.rule, size, self.base.momentum),
+            lr=self.rate(seen) * rule_factor(self.rule, size, self.base.momentum),
             batch_size=size,
             budget={"steps": max(1, round(self.samples / size))},
             seed=self.base.seed + 1 + seed,
         )
+        return Task(digest([self.problem.fingerprint, self.base.key, step, self.remembers, recipe.key]), recipe)
+
+    def forecast(self, store: Store | None) -> list[Row]:
+        """Estimate the time of the run and of the branches that are still to be made.
+
+        Args:
+            store: branches that are there already are not counted; None: none is.
+
+        Returns:
+            A row for the run, which is always made, and one for each batch size. Measuring noise scales is not in it. Costs
+            some updates of each.
+        """
+        how: dict[str, Any] = {"device": self.device, "evaluations": 1}
+        rows = [runs_row("the run", [Task(self.base.key, self.base)], self.problem, **how)]
+        for size in self.sizes:
+            branches = [
+                self.branch(step, self.seen_after(step), size, seed)
+                for step in self.steps
+                for seed in range(self.seeds)
+            ]
+            left = [task for task in branches if store is None or store.run(task.key) is None]
+            rows.append(runs_row(f"branches, batch {size:,}", left, self.problem, **how))
+        return rows
 
     def measure(
         self, store: Store | None, *, tolerance: float, noise_samples: int, listen: Listener
@@ -286,19 +328,18 @@ class Branching:
         found = branch_crossing(self.sizes, losses, tolerance=tolerance)
         listen(Message(f"at {share:.0%} of the run: {found}"))
         scale, interval, reason = self.noise(snapshot, noise_samples)
-        rate = learning_rate(self.base, snapshot.samples, training=self.training, total=self.plan.samples)
+        rate = self.rate(snapshot.samples)
         return BranchPoint(snapshot.step, snapshot.samples, share, rate, found, scale, interval, reason)
 
     def loss_of(self, snapshot: Snapshot, size: int, seed: int, store: Store | None, listen: Listener) -> float:
         """Give the training loss at the end of a branch, infinite where it diverged; trained unless the store has it."""
-        recipe = self.branch(snapshot, size, seed)
-        key = digest([self.problem.fingerprint, self.base.key, snapshot.step, self.remembers, recipe.key])
-        row = store.run(key) if store else None
+        task = self.branch(snapshot.step, snapshot.samples, size, seed)
+        row = store.run(task.key) if store else None
         if row is None:
-            run = train(self.problem, recipe, device=self.device, evaluations=1, start=snapshot, listen=listen)
+            run = train(self.problem, task.recipe, device=self.device, evaluations=1, start=snapshot, listen=listen)
             if run.outcome.kind == "interrupted":
-                raise Interrupted(f"interrupted in the branch of batch {size:,}; finished branches are kept with out")
-            row = row_from(run, Task(key, recipe), self.problem)
+                raise Interrupted(f"interrupted in the branch of batch {size:,}")
+            row = row_from(run, task, self.problem)
             if store:
                 store.add_run(row, {})
         return final_loss(row)

@@ -6,125 +6,28 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from gengap.core.errors import BadInput
 from gengap.core.estimate import Estimate, mean
 from gengap.core.events import Listener, Message, silent
 from gengap.core.recipe import Recipe
-from gengap.core.records import Record
-from gengap.exploration.sweep import SweepResult, sweep
+from gengap.exploration.sweep import stored_sweep, sweep
+from gengap.exploration.tuned import Stage, Tried, Tuned, shown
 from gengap.problem.problem import Problem
+from gengap.problem.validation import parted
+from gengap.store.store import Store
+from gengap.studies.sweep import Sweep
+from gengap.sweeps.plan import spec_of
+from gengap.sweeps.problem_sizes import Problems
 from gengap.sweeps.resizing import has_accuracy
+from gengap.sweeps.sweep_plan import SweepPlan, make_plan
 
 FACTOR = 5  # of the batch in every step of the second stage
 LOWEST = 4  # how often the learning rate is divided by 10, at most
 MORE = 4  # batch sizes tried beyond an edge of the grid, at most
 ERRORS = 2.0  # combined standard errors that a difference must exceed
 ENOUGH = {"accuracy": 0.1, "loss": 1e-3}  # what nobody would tune for: points, nats
-StageName = Literal["batch and rate", "batch and momentum", "batch"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tried(Record):
-    """One setting that was tried.
-
-    Attributes:
-        batch_size: B.
-        lr: learning rate.
-        momentum: m.
-        score: what chooses, over seeds: accuracy in percent, or loss in nats; None where a run diverged or failed.
-        test: the same on the test set.
-        runs: seeds.
-        diverged: how many of them ended early.
-    """
-
-    batch_size: int
-    lr: float
-    momentum: float
-    score: Estimate | None
-    test: Estimate | None
-    runs: int
-    diverged: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stage(Record):
-    """One step of the procedure.
-
-    Attributes:
-        name: what it looks for.
-        tried: settings, in the order of their batch sizes.
-        chosen: the best of them.
-        why: one sentence.
-    """
-
-    name: StageName
-    tried: tuple[Tried, ...]
-    chosen: Tried | None
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned(Record):
-    """What tuning found.
-
-    Attributes:
-        recipe: to train with.
-        chosen: its setting with its scores.
-        stages: how it was found.
-        selection: "validation" or "test": what chose.
-        metric: "accuracy" or "loss".
-        document: all runs as a JSON document of the form gengap.sweep/1.
-        folder: where the runs lie; None where they were not kept.
-    """
-
-    recipe: Recipe
-    chosen: Tried
-    stages: tuple[Stage, ...]
-    selection: str
-    metric: str
-    document: Mapping[str, Any]
-    folder: Path | None
-
-    @property
-    def sentence(self) -> str:
-        """The answer in one sentence."""
-        best = self.chosen
-        tests = f"tests {shown(best.test, self.metric)}" if best.test else "was not tested"
-        return (
-            f"Batch {best.batch_size:,} with momentum {best.momentum:.4g} and learning rate {best.lr:.4g} {tests}; "
-            f"chosen on the {self.selection} set from {sum(len(stage.tried) for stage in self.stages)} settings"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the JSON form: recipe, chosen setting and stages."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "chosen": self.chosen.to_dict(),
-            "stages": [stage.to_dict() for stage in self.stages],
-            "selection": self.selection,
-            "metric": self.metric,
-            "sentence": self.sentence,
-        }
-
-    def report(self, folder: str | Path) -> Path:
-        """Write the page of all runs into a folder, and return its path."""
-        return SweepResult(self.document, self.folder).report(folder)
-
-    def __str__(self) -> str:
-        lines = [self.sentence]
-        for stage in self.stages:
-            lines.append(f"{stage.name}: {stage.why}")
-            for one in stage.tried:
-                mark = "*" if one == stage.chosen else " "
-                score = "diverged" if one.score is None else shown(one.score, self.metric)
-                lines.append(
-                    f" {mark} batch {one.batch_size:>6,}  momentum {one.momentum:<7.5g} lr {one.lr:<7.4g} {score}"
-                )
-        return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 def tune(  # noqa: PLR0913 - options, by keyword only
@@ -178,10 +81,7 @@ def tune(  # noqa: PLR0913 - options, by keyword only
         Smith & Le 2018, arXiv:1710.06451, appendix D. They say "does poorly" and "starts to fall" without numbers; the two
         standard errors are ours.
     """
-    fields = dict(recipe or {})
-    taken = [name for name in ("lr", "momentum", "batch_size", "budget", "seed") if name in fields]
-    if taken or fields.get("optimizer", "sgd") != "sgd":
-        raise BadInput(f"recipe sets {taken[0] if taken else 'optimizer'}, which tuning sets itself; leave it out")
+    fields = further_fields(recipe)
     with TemporaryDirectory(prefix="gengap-") if out is None else nullcontext(str(out)) as folder:
         how = {"recipe": fields, "seeds": seeds, "validation": validation, "out": folder, "listen": listen, **running}
         tuner = Tuner(problem, budget, how, poor=poor, limit=max_batch)
@@ -191,6 +91,53 @@ def tune(  # noqa: PLR0913 - options, by keyword only
         return tuner.result(
             (*first.stages, *second.stages, *third.stages), third.best, None if out is None else Path(out)
         )
+
+
+def first_sweep(  # noqa: PLR0913 - options, by keyword only
+    problem: Problem,
+    budget: Any,
+    *,
+    lr: float,
+    momentum: float,
+    batch_sizes: Sequence[int] | None,
+    max_batch: int | None,
+    recipe: Mapping[str, Any] | None,
+    seeds: Sequence[int],
+    validation: float,
+) -> SweepPlan:
+    """Plan the sweep that `tune` begins with, at its first learning rate.
+
+    Args:
+        problem: what is learnt.
+        budget: as for `tune`, and everything else likewise.
+        lr: learning rate to begin with.
+        momentum: to begin with.
+        batch_sizes: of the sweep; None: those of `tune`.
+        max_batch: what the hardware holds, or None.
+        recipe: further fields that all runs share.
+        seeds: which.
+        validation: training samples held out.
+
+    Returns:
+        The plan, for `gengap.sweeps.sweep_forecast.forecast_sweep`.
+
+    Raises:
+        BadInput: an argument cannot be used.
+    """
+    sizes = sizes_of(batch_sizes, largest_batch(problem, validation, max_batch))
+    grid: dict[str, Any] = {"batch_size": sizes, "lr": [lr], "momentum": [momentum], "seed": list(seeds)}
+    fields = further_fields(recipe)
+    plan = Sweep(problem=spec_of(problem), recipe=fields, grid=grid, budget=budget, validation=validation)
+    return make_plan(plan, Problems(problem, validation=validation))
+
+
+def further_fields(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give the fields that all runs share, refusing those that tuning sets itself."""
+    fields = dict(recipe or {})
+    taken = [name for name in ("lr", "momentum", "batch_size", "budget", "seed") if name in fields]
+    if taken or fields.get("optimizer", "sgd") != "sgd":
+        raise BadInput(f"recipe sets {taken[0] if taken else 'optimizer'}, which tuning sets itself; leave it out")
+    return fields
 
 
 def sizes_of(given: Sequence[int] | None, limit: int) -> list[int]:
@@ -219,19 +166,14 @@ class Tuner:
         self.metric = "accuracy" if has_accuracy(problem) else "loss"
         self.selection = "validation"
         self.keys: list[str] = []
-        self.limit = training_size(problem, how["validation"])
-        if limit is not None:
-            if limit < 1:
-                raise BadInput(f"max_batch is {limit}; give the largest batch that the hardware holds")
-            self.limit = min(self.limit, limit)
-        self.last: SweepResult | None = None
+        self.limit = largest_batch(problem, how["validation"], limit)
 
     def tries(self, sizes: Iterable[int], lr: float, momentum: float) -> list[Tried]:
         """Train every batch size with one learning rate and momentum."""
         ascending = sorted(sizes)
         grid = {"batch_size": ascending, "lr": [lr], "momentum": [momentum]}
         found = sweep(self.problem, grid, self.budget, extend=0, metric=self.metric, **self.how)
-        self.last, self.selection = found, found.document["selection"]
+        self.selection = found.document["selection"]
         self.keys += [run["key"] for run in found.runs if run["key"] not in self.keys]
         return [
             self.tried(size, lr, momentum, [run for run in found.runs if run["batch_size"] == size])
@@ -335,37 +277,19 @@ class Tuner:
 
     def result(self, stages: tuple[Stage, ...], chosen: Tried, folder: Path | None) -> Tuned:
         """Put it all together."""
-        from gengap.exploration.sweep import SWEEP
-        from gengap.exploration.sweep_document import document_of
-        from gengap.store.store import Store
-        from gengap.studies.sweep import read_sweep
-
-        place = Path(self.how["out"])
-        with Store(place, create=False) as store:
+        with Store(self.how["out"], create=False) as store:
             store.remember("sweep_keys", self.keys)
-            document = document_of(store, read_sweep(place / SWEEP))
-        document = {**document, "title": "Which batch size, momentum and learning rate does tuning choose?"}
+        document = stored_sweep(self.how["out"]).to_dict()
+        document["title"] = "Which batch size, momentum and learning rate does tuning choose?"
         recipe = Recipe(
             **self.how["recipe"],
-            **as_fields(chosen),
+            batch_size=chosen.batch_size,
+            lr=chosen.lr,
+            momentum=chosen.momentum,
             budget=document["sweep"]["budget"],
             seed=document["runs"][0]["seed"],
         )
         return Tuned(recipe, chosen, stages, self.selection, self.metric, document, folder)
-
-
-def shown(score: Estimate | None, metric: str) -> str:
-    """Write a score with its spread over seeds."""
-    if score is None:
-        return "-"
-    digits, unit = ("2f", " %") if metric == "accuracy" else ("4g", " nats")
-    spread = "" if score.stdev is None else f" ± {score.stdev:.2g}"
-    return f"{score.value:.{digits}}{spread}{unit} (n={score.n})"
-
-
-def as_fields(chosen: Tried) -> dict[str, Any]:
-    """Give the fields of a recipe that tuning chose."""
-    return {"batch_size": chosen.batch_size, "lr": chosen.lr, "momentum": chosen.momentum}
 
 
 def over(runs: Sequence[Mapping[str, Any]], name: str, wanted: int) -> Estimate | None:
@@ -374,9 +298,10 @@ def over(runs: Sequence[Mapping[str, Any]], name: str, wanted: int) -> Estimate 
     return mean(values) if values and len(values) == wanted else None
 
 
-def training_size(problem: Problem, validation: float) -> int:
-    """Give the size of the training set after samples are held out."""
+def largest_batch(problem: Problem, validation: float, most: int | None) -> int:
+    """Give the largest batch: the training set after samples are held out, or what the hardware holds."""
+    if most is not None and most < 1:
+        raise BadInput(f"max_batch is {most}; give the largest batch that the hardware holds")
     total = len(problem.samples("train"))
-    if "validation" in problem.splits or not validation:
-        return total
-    return total - (round(validation * total) if validation < 1 else int(validation))
+    left = total if "validation" in problem.splits else len(parted(validation, total, seed=0)[0])
+    return left if most is None else min(left, most)

@@ -145,6 +145,30 @@ def test_seeds_and_budgets_may_stand_in_the_grid(gengap):
     assert "budget" not in written
 
 
+def test_an_option_wins_over_the_budget_of_a_recipe_file(gengap, tmp_path):
+    (tmp_path / "recipe.toml").write_text("momentum = 0.9\n[budget]\nepochs = 7\n")
+    words = [
+        *BLOBS,
+        "--batch",
+        4,
+        "--lr",
+        0.1,
+        "--seeds",
+        1,
+        "--validation",
+        4,
+        "--recipe",
+        "recipe.toml",
+        "--dry-run",
+        "--json",
+    ]
+    for more, budget in ([], {"epochs": 7}), (["--budget", "steps=2"], {"steps": 2}):
+        found = gengap("sweep", *words, *more)
+        assert found.code == 0, found.err
+        written = tomllib.loads(found.json()["sweep"])
+        assert (written["budget"], written["recipe"]) == (budget, {"momentum": 0.9})
+
+
 def test_the_list_of_runs_tells_them_apart(made, gengap):
     folder, _ = made
     head, *rows = gengap("list", "runs", folder).out.splitlines()

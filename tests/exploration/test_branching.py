@@ -11,6 +11,7 @@ import gengap
 from gengap.data.order import permutation
 from gengap.exploration import branching
 from gengap.exploration.branching import critical_batch
+from gengap.store.store import Store
 
 N = 32
 
@@ -64,7 +65,7 @@ def test_the_square_root_is_the_rule_of_adaptive_steps(problem: gengap.Problem) 
     recipe = RECIPE.changed(optimizer="adam", momentum=0.0, lr=1e-3)
     assert (
         branching.Branching(
-            problem, recipe, at=[1.0], sizes=None, rule=None, samples=None, seeds=1, device="cpu"
+            problem, recipe, at=[1.0], batch_sizes=None, rule=None, branch_samples=None, seeds=1, device="cpu"
         ).rule.name
         == "sqrt"
     )
@@ -104,6 +105,23 @@ def test_a_rate_that_diverges_is_beyond(problem: gengap.Problem) -> None:
     assert large.loss is None
     assert large.standing == "beyond"
     assert math.isfinite(found.points[0].crossing.value)
+
+
+def test_a_forecast_counts_what_is_missing(problem: gengap.Problem, tmp_path) -> None:
+    """Batches of 5 leave 2 of 32 samples over in every epoch, and the rate falls: a branch is known only by both."""
+    recipe = RECIPE.changed(batch_size=5, schedule="cosine")
+    how = {"at": [0.3, 0.8], "batch_sizes": [16], "branch_samples": 64}
+    planned = branching.Branching(problem, recipe, **how, rule=None, seeds=3, device="cpu")
+    assert [row.count for row in planned.forecast(None)] == [1, 2 * 3, 2 * 3]
+    critical_batch(problem, recipe, **how, seeds=2, noise_samples=0, out=tmp_path)
+    with Store(tmp_path, create=False) as store:
+        assert [row.count for row in planned.forecast(store)] == [1, 2, 2]
+
+
+def test_a_moment_without_a_learning_rate_is_refused_before_the_run(problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branching, "train", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(gengap.BadInput, match="at is 1, where the learning rate of the run is 0"):
+        critical_batch(problem, RECIPE.changed(schedule="cosine"), at=[0.5, 1.0], branch_samples=64)
 
 
 @pytest.mark.parametrize(
