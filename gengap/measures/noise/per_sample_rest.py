@@ -38,7 +38,9 @@ def rows(piece: SamplePiece, params: Mapping[str, Tensor], names: frozenset[str]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # operators that vmap runs one by one
             found: Rows = vmap(grad(loss), (None, 0, 0))(own, piece.inputs, piece.targets)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError):
+        # what vmap cannot follow has no error of its own: a RuntimeError where a rule is missing or a number is asked for, a
+        # TypeError or ValueError where code sees a tensor of vmap's. An error of the network itself is raised again by the loop
         return looped(piece, params, names)
     return found
 
