@@ -1,35 +1,24 @@
 """How long a study will take, from a few updates of each kind on this machine."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
 from gengap.core.errors import Interrupted
 from gengap.core.recipe import Recipe
-from gengap.core.recipe.methods import ElasticAveraging
 from gengap.problem.problem import Problem
-from gengap.schedules.budget import evaluation_steps, plan
+from gengap.schedules.budget import plan
 from gengap.store.store import Store
 from gengap.studies.study import Study
 from gengap.sweeps.plan import Task, missing, tasks
+from gengap.sweeps.short_runs import PART, Costs, part_of, samples_of, short
 from gengap.training.solo import find_device, train
 
 ROBUST_EVALUATIONS, PAPER_EVALUATIONS = 45, 15
 PROBE_SECONDS = 0.5
-PROBE_SAMPLES = 500
-BRIEF = {  # nothing that depends on how long a run is; a rate without its warm-up is not scaled, so that it does not diverge
-    "schedule": "constant",
-    "warmup": None,
-    "lr_rule": None,
-    "drop_last": True,
-    "regime_adaptation": None,
-    "batch_schedule": None,
-}
 SEARCH_SECONDS_PER_WEIGHT = 1e-5  # what L-BFGS-B itself costs over a whole search, measured on 1.5 million weights
 Kind = tuple[str, int]  # variant, or "" for a cell of the grid, and batch size
 
@@ -131,29 +120,18 @@ def run_seconds(problem: Problem, recipe: Recipe, device: str | torch.device, ev
     Returns:
         Seconds, and the number and length of its updates in words.
     """
-    per_step, per_evaluation = probe(problem, recipe, find_device(device))
-    numbers = plan(recipe, len(problem.samples("train")))
-    looks = len(evaluation_steps(numbers, evaluations)) + 1
-    until = "at most " if recipe.budget.converged else ""
-    detail = f"{until}{numbers.steps:,} steps of {1000 * per_step:.3g} ms each"
-    steps: float = numbers.steps
+    costs, training = probe(problem, recipe, find_device(device)), len(problem.samples("train"))
+    until, milliseconds = "at most " if recipe.budget.converged else "", f"{1000 * costs.update:.3g} ms"
+    detail = f"{until}{plan(recipe, training).steps:,} steps"
     if recipe.batch_schedule:
-        detail = (
-            f"{until}{numbers.steps:,} steps; a first one takes {1000 * per_step:.3g} ms, a larger batch as much longer"
-        )
-        steps = max(steps, (numbers.samples or 0) / numbers.batch_size)
-    return steps * per_step + looks * per_evaluation, detail
+        detail += f"; a first one takes {milliseconds}, a larger batch as much longer"
+    else:
+        detail += f" of {milliseconds} each"
+    return costs.per_run(recipe, training, evaluations), detail
 
 
-def meeting(recipe: Recipe) -> dict[str, Any]:
-    """Let workers meet in every update of a short run, which would refuse workers that never do."""
-    if not isinstance(recipe.method, ElasticAveraging):
-        return {}
-    return {"method": recipe.method.model_dump() | {"period": 1}}
-
-
-def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float, float]:
-    """Measure the seconds of one update, and those of one evaluation of both splits, on a part of the samples.
+def probe(problem: Problem, recipe: Recipe, place: torch.device) -> Costs:
+    """Measure the seconds of one update, and those of one evaluation of all splits, on a part of the samples.
 
     Args:
         problem: what is learnt.
@@ -161,32 +139,24 @@ def probe(problem: Problem, recipe: Recipe, place: torch.device) -> tuple[float,
         place: the device.
 
     Returns:
-        The two times.
+        Both.
 
     Raises:
         Interrupted: Ctrl-C.
     """
-    size = int(recipe.batch_size)
-    part = problem.head(size * math.ceil(PROBE_SAMPLES / size), PROBE_SAMPLES)
-    steps, run = 1, None
+    part, steps, run = part_of(problem, int(recipe.batch_size)), 1, None
     while run is None or (run.cost.seconds < PROBE_SECONDS and steps < 64):
-        short = recipe.changed(**BRIEF, budget={"steps": steps}, **meeting(recipe))
-        run = train(part, short, device=place, evaluations=1)
+        run = train(part, short(recipe, steps), device=place, evaluations=1)
         if run.outcome.kind == "interrupted":
             raise Interrupted("interrupted while timing a few updates; nothing was kept")
         steps *= 4
     per_sample = run.cost.evaluation_seconds / len(run.history) / samples_of(part)
-    return run.cost.seconds / run.cost.steps, per_sample * samples_of(problem)
-
-
-def samples_of(problem: Problem) -> int:
-    """Count the samples that an evaluation goes through."""
-    return sum(len(problem.samples(which)) for which in problem.splits)
+    return Costs(run.cost.seconds / run.cost.steps, per_sample * samples_of(problem))
 
 
 def measure_rows(study: Study, problem: Problem, runs: int, place: torch.device) -> list[Row]:
     """Forecast sharpness and interpolation."""
-    rows, part = [], problem.head(PROBE_SAMPLES, PROBE_SAMPLES)
+    rows, part = [], problem.head(PART, PART)
     params = {name: p.detach() for name, p in problem.model(seed=0, device=place).named_parameters()}
     sharp, path = study.measures.sharpness, study.measures.interpolation
     if sharp and runs:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -13,10 +12,9 @@ from gengap.core.events import Event, Listener, Progress
 from gengap.core.recipe import Recipe
 from gengap.core.records import Record
 from gengap.problem.problem import Problem
-from gengap.schedules.budget import evaluation_steps, plan
-from gengap.sweeps.forecast import BRIEF, PROBE_SAMPLES, samples_of
 from gengap.sweeps.plan import Task, run_key
-from gengap.sweeps.work import Pack
+from gengap.sweeps.short_runs import Costs, part_of, samples_of, short
+from gengap.sweeps.work import Form, Pack
 from gengap.training.fleet import train_fleet
 from gengap.training.loop import BLOCK
 from gengap.training.run import Run
@@ -26,8 +24,6 @@ FIRST = 3  # updates to see how long they take
 SECONDS = 0.4  # of updates that are timed then
 MOST_STEPS = 512  # of them
 SMALL_LR = 1e-6  # nothing diverges while it is timed
-
-Form = Literal["solo", "fleet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +46,6 @@ class Timing(Record):
     workers: int
     per_update: float
     per_run: float
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds of one update, and of one measurement of every sample of both splits, of one run."""
-
-    update: float
-    evaluation: float
-
-    def per_run(self, recipe: Recipe, training: int, evaluations: int) -> float:
-        """Give the seconds of a whole run."""
-        numbers = plan(recipe, training)
-        steps = max(
-            numbers.steps, (numbers.samples or 0) / numbers.batch_size
-        )  # a batch that grows takes as much longer
-        return steps * self.update + (len(evaluation_steps(numbers, evaluations)) + 1) * self.evaluation
-
-
-def part_of(problem: Problem, size: int) -> Problem:
-    """Give some hundred samples of a problem, whole batches of them."""
-    return problem.head(size * math.ceil(PROBE_SAMPLES / size), PROBE_SAMPLES)
-
-
-def short(recipe: Recipe, steps: int) -> Recipe:
-    """Give a run of a few updates that costs per update what the whole run does."""
-    return recipe.changed(**BRIEF, budget={"steps": steps}, lr=SMALL_LR)
 
 
 class Watch:
@@ -115,7 +85,7 @@ def time_solo(problem: Problem, recipe: Recipe, device: str | torch.device) -> C
     """
 
     def once(part: Problem, steps: int, listen: Listener) -> list[Run]:
-        return [train(part, short(recipe, steps), device=device, evaluations=1, listen=listen)]
+        return [train(part, short(recipe, steps, lr=SMALL_LR), device=device, evaluations=1, listen=listen)]
 
     return measured(once, problem, int(recipe.batch_size))
 
@@ -133,7 +103,7 @@ def time_fleet(problem: Problem, recipes: Sequence[Recipe], device: str | torch.
     """
 
     def once(part: Problem, steps: int, listen: Listener) -> list[Run]:
-        shortened = [short(recipe, steps) for recipe in recipes]
+        shortened = [short(recipe, steps, lr=SMALL_LR) for recipe in recipes]
         return train_fleet(part, shortened, device=device, evaluations=1, listen=listen)
 
     return measured(once, problem, int(recipes[0].batch_size))
@@ -180,6 +150,6 @@ def short_pack(problem: Problem, recipe: Recipe, alone: Costs, *, members: int) 
         The pack.
     """
     steps = max(8, min(MOST_STEPS, math.ceil(SECONDS / (alone.update * members))))
-    recipes = [short(recipe, steps).changed(seed=seed) for seed in range(members)]
+    recipes = [short(recipe, steps, lr=SMALL_LR, seed=seed) for seed in range(members)]
     tasks = tuple(Task(run_key(problem, one), one) for one in recipes)
     return Pack(problem, tasks, "fleet" if members > 1 else "solo", evaluations=1, weights=False)

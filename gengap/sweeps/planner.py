@@ -16,9 +16,10 @@ from gengap.core.events import Listener, Message, silent
 from gengap.problem.problem import Problem
 from gengap.schedules.budget import plan
 from gengap.sweeps.engines.pool import cores
-from gengap.sweeps.option_timing import Costs, Timing, short_pack, time_fleet, time_solo
+from gengap.sweeps.option_timing import Timing, short_pack, time_fleet, time_solo
 from gengap.sweeps.packing import Choice, groups_of, kind_of, makespan, packs_of, parted
 from gengap.sweeps.plan import Task
+from gengap.sweeps.short_runs import Costs
 from gengap.sweeps.side_by_side import side_by_side
 from gengap.sweeps.work import Form
 from gengap.training.solo import find_device

@@ -11,10 +11,11 @@ from sweep_problems import blobs
 import gengap
 from gengap.core.events import Message
 from gengap.sweeps import option_timing, planner
-from gengap.sweeps.option_timing import Costs, short_pack, time_fleet, time_solo
+from gengap.sweeps.option_timing import short_pack, time_fleet, time_solo
 from gengap.sweeps.packing import kind_of, makespan, parted
 from gengap.sweeps.plan import Task, run_key
 from gengap.sweeps.planner import Choice, choose, groups_of, packs_of
+from gengap.sweeps.short_runs import Costs
 from gengap.sweeps.side_by_side import SideBySide, can_spawn, side_by_side
 from gengap.sweeps.work import Pack, make
 
@@ -267,6 +268,12 @@ def test_updates_are_timed_without_a_divergence(monkeypatch):
         assert costs.update > 0
         assert costs.evaluation > 0
         assert costs.per_run(recipe, 40, 20) == pytest.approx(2000 * costs.update + 21 * costs.evaluation)
+
+
+def test_workers_that_meet_rarely_are_timed_too(monkeypatch):
+    monkeypatch.setattr(option_timing, "SECONDS", 0.01)
+    method = {"name": "elastic-averaging", "workers": 2, "period": 1000}
+    assert time_solo(blobs(), tasks(blobs(), method=method)[0].recipe, CPU).update > 0
 
 
 @pytest.mark.slow
