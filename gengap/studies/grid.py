@@ -1,9 +1,10 @@
 """Values of a grid written short: "8:4096:x2" doubles, "1:10:+1" counts, "0,0.5,0.9" lists."""
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 BATCH, LR, SEED, SIZE = "batch_size", "lr", "seed", "train_size"
@@ -122,6 +123,28 @@ def values_of(field: str, values: Any) -> list[Any]:
         return WAYS.get(field, expand)(values)
     except ValueError as error:
         raise ValueError(f"grid.{field}: {error}") from error
+
+
+def check_values(grid: Mapping[str, Sequence[Any]], recipe: Mapping[str, Any]) -> None:
+    """Refuse fields of a grid that have no values, one twice, or one in the recipe too.
+
+    Args:
+        grid: values by field.
+        recipe: fields that all runs share.
+
+    Raises:
+        ValueError: a field is one of these.
+    """
+    for field, values in grid.items():
+        if not values or any(values.count(value) > 1 for value in values):
+            raise ValueError(f"grid.{field} needs at least one value, each once; got {values}")
+        if field in recipe:
+            raise ValueError(f"{field} is in recipe and in grid; leave it in one of them")
+
+
+def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Give the fields of every cell of a grid, the last field fastest."""
+    return [dict(zip(grid, cell, strict=True)) for cell in itertools.product(*grid.values())]
 
 
 def whole(values: Any) -> list[Any]:

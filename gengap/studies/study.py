@@ -1,6 +1,5 @@
 """A study: a grid of recipes, what to measure, and what is claimed. Read from TOML, written back resolved."""
 
-import itertools
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Recipe, Record
+from gengap.studies.grid import check_values, combinations
 from gengap.studies.toml_files import read_toml, without_none
 
 RESIZING = {"train_size", "validation"}  # options that any problem can be cut by, one of a factory too
@@ -168,13 +168,10 @@ class Study(Record):
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
-        for field, values in self.grid.items():
+        for field in self.grid:
             if field not in Recipe.model_fields:
                 raise ValueError(f"grid has no recipe field {field!r}; fields are {', '.join(Recipe.model_fields)}")
-            if not values or any(values.count(value) > 1 for value in values):
-                raise ValueError(f"grid.{field} needs at least one value, each once; got {values}")
-            if field in self.recipe:
-                raise ValueError(f"{field} is in recipe and in grid; leave it in one of them")
+        check_values(self.grid, self.recipe)
         return self
 
     def recipes(self) -> list[Recipe]:
@@ -190,7 +187,7 @@ class Study(Record):
 
     def cells(self) -> list[dict[str, Any]]:
         """Give the fields of every cell of the grid."""
-        return [dict(zip(self.grid, cell, strict=True)) for cell in itertools.product(*self.grid.values())]
+        return combinations(self.grid)
 
     def variants(self) -> list[tuple[str, Recipe]]:
         """Give the recipes of the variants, each with the variant's name.

@@ -1,6 +1,6 @@
 """A sweep: batch size against learning rate, momentum, training-set size and seed. Read from TOML, written back resolved."""
 
-import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from gengap.core.errors import BadInput
 from gengap.core.recipe import Budget, Recipe, Record
 from gengap.core.recipe.schedules import LrRule
-from gengap.studies.grid import BATCH, LR, SEED, SIZE, budgets, values_of
+from gengap.studies.grid import BATCH, LR, SEED, SIZE, budgets, check_values, combinations, values_of
 from gengap.studies.study import ProblemSpec
 from gengap.studies.toml_files import read_toml, without_none
 
@@ -86,15 +86,12 @@ class Sweep(Record):
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
-        for field, values in self.grid.items():
+        for field in self.grid:
             if field not in Recipe.model_fields and field != SIZE:
                 raise ValueError(
                     f"grid has no field {field!r}; it takes train_size and {', '.join(Recipe.model_fields)}"
                 )
-            if not values or any(values.count(value) > 1 for value in values):
-                raise ValueError(f"grid.{field} needs at least one value, each once; got {values}")
-            if field in self.recipe:
-                raise ValueError(f"{field} is in recipe and in grid; leave it in one of them")
+        check_values(self.grid, self.recipe)
         return self
 
     @model_validator(mode="after")
@@ -120,17 +117,13 @@ class Sweep(Record):
 
     def cells(self) -> list[dict[str, Any]]:
         """Give the fields of every cell, without learning rate and seed, in the order of the grid, the last fastest."""
-        fields = [field for field in self.grid if field not in {LR, SEED}]
-        return [
-            dict(zip(fields, values, strict=True))
-            for values in itertools.product(*(self.grid[field] for field in fields))
-        ]
+        return combinations({field: values for field, values in self.grid.items() if field not in {LR, SEED}})
 
-    def recipe_of(self, cell: dict[str, Any], *, lr: float, seed: int) -> Recipe:
+    def recipe_of(self, cell: Mapping[str, Any], *, lr: float, seed: int) -> Recipe:
         """Give the recipe of one run.
 
         Args:
-            cell: of `cells`.
+            cell: of `cells`; its train_size is no field of a recipe and left out.
             lr: learning rate.
             seed: of the run.
 

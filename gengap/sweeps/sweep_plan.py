@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gengap.core.errors import BadInput
-from gengap.core.recipe import batch_samples
+from gengap.core.recipe import Recipe, batch_samples
 from gengap.fitting.table import RunRecord, record_of
 from gengap.problem.problem import Problem
 from gengap.schedules.lr import rule_factor
@@ -72,8 +72,7 @@ class SweepPlan:
     def task(self, cell: Cell, lr: float, seed: int) -> Task:
         """Give one run of a cell."""
         if (lr, seed) not in cell.tasks:
-            fields = {name: value for name, value in cell.fields.items() if name != SIZE}
-            recipe = self.sweep.recipe_of(fields, lr=lr, seed=seed).resolved(len(cell.problem.samples("train")))
+            recipe = resolved(self.sweep, cell, lr, seed)
             cell.tasks[lr, seed] = Task(run_key(cell.problem, recipe), recipe)
         return cell.tasks[lr, seed]
 
@@ -86,6 +85,11 @@ class SweepPlan:
         samples = len(cell.problem.samples("train"))
         keys = [self.task(cell, lr, seed).key for lr in self.rates_of(cell, growth) for seed in self.sweep.seeds]
         return [record_of(rows[key], samples) for key in keys if key in rows]
+
+
+def resolved(sweep: Sweep, cell: Cell, lr: float, seed: int) -> Recipe:
+    """Give the recipe of one run of a cell, with numbers for its training set."""
+    return sweep.recipe_of(cell.fields, lr=lr, seed=seed).resolved(len(cell.problem.samples("train")))
 
 
 def make_plan(sweep: Sweep, problems: Problems) -> SweepPlan:
@@ -151,11 +155,9 @@ def check_fit(sweep: Sweep, cells: Sequence[Cell]) -> None:
     """
     rehearsed = set()
     for cell in cells:
-        fields = {name: value for name, value in cell.fields.items() if name != SIZE}
-        recipe = sweep.recipe_of(fields, lr=cell.rates[0], seed=sweep.seeds[0])
-        recipe = recipe.resolved(len(cell.problem.samples("train")))
+        recipe = resolved(sweep, cell, cell.rates[0], sweep.seeds[0])
         check_left_over(cell.problem, recipe)
-        kind = canonical({name: value for name, value in fields.items() if name not in TUNED})
+        kind = canonical({name: value for name, value in cell.fields.items() if name not in TUNED})
         if kind not in rehearsed:
             rehearse(cell.problem, recipe)
             rehearsed.add(kind)
