@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import Estimate, mean
+from gengap.core.estimate import Estimate, mean, paired_difference
 from gengap.core.records import Record
 
 Standing = Literal["reference", "within", "beyond", "undecided"]
@@ -80,8 +80,7 @@ def branch_crossing(batch_sizes: Sequence[int], losses: npt.ArrayLike, *, tolera
         interpolation and the interval are ours.
     """
     sizes, table = checked(batch_sizes, losses, tolerance)
-    excess = table - table[:, :1]
-    others = [of_size(size, table[:, i], excess[:, i], tolerance) for i, size in enumerate(sizes)]
+    others = [of_size(size, table[:, 0], table[:, i], tolerance) for i, size in enumerate(sizes)]
     rows = (replace(others[0], standing="reference"), *others[1:])
     means = [math.inf if row.excess is None else row.excess.value for row in rows]
     value = crossing(sizes, means, tolerance)
@@ -111,12 +110,12 @@ def checked(
 
 
 def of_size(
-    size: int, losses: npt.NDArray[np.float64], excess: npt.NDArray[np.float64], tolerance: float
+    size: int, reference: npt.NDArray[np.float64], losses: npt.NDArray[np.float64], tolerance: float
 ) -> BranchSize:
-    """Say how one batch size stands."""
+    """Say how one batch size stands beside the reference."""
     if not np.isfinite(losses).all():
         return BranchSize(size, None, None, "beyond")
-    loss, above = mean(losses.tolist()), mean(excess.tolist())
+    loss, above = mean(losses.tolist()), paired_difference(reference.tolist(), losses.tolist())
     low, high = above.interval or (above.value, above.value)
     standing: Standing = "within" if high <= tolerance else "beyond" if low > tolerance else "undecided"
     return BranchSize(size, loss, above, standing)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,12 @@ class Coefficient(Record):
     n: int
     method: str
 
+    @classmethod
+    def student(cls, value: float, stderr: float, degrees: int, *, n: int, method: str) -> Self:
+        """Give an estimate its t interval, from a standard error with so many degrees of freedom."""
+        half = t_quantile(degrees) * stderr
+        return cls(float(value), float(stderr), (float(value - half), float(value + half)), n, method)
+
     def __str__(self) -> str:
         if self.interval is None:
             return f"{self.value:.4g}"
@@ -61,11 +68,8 @@ def coefficients(values: Sequence[float], jacobian: Floats, residuals: Floats) -
     size[size == 0] = 1.0
     inverse = np.linalg.pinv(jacobian / size)
     stdevs = np.linalg.norm(inverse, axis=1) / size * math.sqrt(sum_of_squares(residuals) / (n - k))
-    halves = t_quantile(n - k) * stdevs
-    return tuple(
-        Coefficient(float(v), float(s), (float(v - h), float(v + h)), n, INDEPENDENT)
-        for v, s, h in zip(values, stdevs, halves, strict=True)
-    )
+    pairs = zip(values, stdevs.tolist(), strict=True)
+    return tuple(Coefficient.student(v, s, n - k, n=n, method=INDEPENDENT) for v, s in pairs)
 
 
 def straight_line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, float]:
@@ -75,6 +79,56 @@ def straight_line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[
     away = w * (x - middle)
     slope = float(away @ (y - level) / (away @ (x - middle)))
     return slope, float(level - slope * middle)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line through points with errors.
+
+    Attributes:
+        slope: of the line.
+        slope_stderr: its standard error.
+        centre: weighted mean of x, where height and slope err independently.
+        height: of the line there.
+        height_stderr: its standard error.
+    """
+
+    slope: float
+    slope_stderr: float
+    centre: float
+    height: float
+    height_stderr: float
+
+    @property
+    def intercept(self) -> float:
+        """Height at x = 0."""
+        return self.height - self.slope * self.centre
+
+
+def line_with_errors(x: Floats, y: Floats, stdev: Floats) -> Line:
+    """Fit a line to points whose errors are known.
+
+    Args:
+        x: abscissae, n of them, two distinct, n >= 3.
+        y: ordinates, shape (n,).
+        stdev: of each y, > 0, shape (n,).
+
+    Returns:
+        The line. Its errors are those of the points, widened where the points scatter about it by more.
+    """
+    weights = stdev**-2.0
+    total = float(weights.sum())
+    centre, height = float(weights @ x) / total, float(weights @ y) / total
+    away = x - centre
+    spread = float(weights @ away**2)
+    slope = float(weights @ (away * (y - y[0]))) / spread  # exactly 0 where all are equal
+    scale = widening(float(weights @ (y - height - slope * away) ** 2), len(x) - 2)
+    return Line(slope, scale / math.sqrt(spread), centre, height, scale / math.sqrt(total))
+
+
+def widening(misfit: float, degrees: int) -> float:
+    """Return the factor >= 1 by which points scatter more than their errors say, from the weighted squares they miss by."""
+    return math.sqrt(max(1.0, misfit / degrees))
 
 
 def r_squared(y: Floats, residuals: Floats) -> float | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gengap.core.errors import BadInput
 from gengap.core.estimate import t_quantile
 from gengap.core.records import Record
-from gengap.theory.least_squares import Coefficient, Floats
+from gengap.theory.least_squares import Coefficient, Floats, line_with_errors
 
 Law = Literal["linear", "square root", "neither", "constant", "not resolvable"]
 NAMED: dict[Law, float] = {"constant": 0.0, "square root": 0.5, "linear": 1.0}
@@ -159,35 +159,14 @@ def fit_rate_power(
         reason = f"a power needs best learning rates inside their grids at {LEAST} values of {of}, got {points.places}"
         reason += left_out(points.bounds)
         return RatePower(None, "not resolvable", reason, None, None, span, n, points.bounds)
-    slope, level, scale, stderr = weighted_line(points)
-    half = t_quantile(n - 2) * stderr * scale
-    exponent = Coefficient(slope, stderr * scale, (slope - half, slope + half), n, METHOD)
-    law, word = named_law((slope - half, slope + half))
-    turn = [span**e for e in (slope, slope - half, slope + half)]
-    fold = Coefficient(turn[0], None, (turn[1], turn[2]), n, METHOD)
+    line = line_with_errors(points.x, points.y, points.stdev)
+    exponent = Coefficient.student(line.slope, line.slope_stderr, n - 2, n=n, method=METHOD)
+    assert exponent.interval is not None
+    low_end, high_end = exponent.interval
+    law, word = named_law(exponent.interval)
+    fold = Coefficient(span**line.slope, None, (span**low_end, span**high_end), n, METHOD)
     reason = f"the best lr goes as {of} to the power {exponent}, {word}{left_out(points.bounds)}"
-    return RatePower(exponent, law, reason, 2**level, fold, span, n, points.bounds)
-
-
-def weighted_line(points: RatePoints) -> tuple[float, float, float, float]:
-    """Fit a line.
-
-    Args:
-        points: at least three.
-
-    Returns:
-        Slope, intercept, the factor >= 1 by which points scatter more than their errors say, and the standard error of the
-        slope from the errors alone.
-    """
-    weights = points.stdev**-2.0
-    middle = float(weights @ points.x / weights.sum())
-    away = points.x - middle
-    spread = float(weights @ away**2)
-    slope = float(weights @ (away * (points.y - points.y[0]))) / spread  # exactly 0 where all are equal
-    level = float(weights @ points.y / weights.sum()) - slope * middle
-    misfit = float(weights @ (points.y - level - slope * points.x) ** 2)
-    scale = math.sqrt(max(1.0, misfit / (len(points.x) - 2)))
-    return slope, level, scale, 1 / math.sqrt(spread)
+    return RatePower(exponent, law, reason, 2**line.intercept, fold, span, n, points.bounds)
 
 
 def named_law(interval: tuple[float, float]) -> tuple[Law, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.integrate import trapezoid
 
 from gengap.core.errors import BadInput
 from gengap.core.records import Record
@@ -181,7 +182,7 @@ def predict_along(steps: npt.ArrayLike, noise_scales: npt.ArrayLike, *, batch_si
     if not np.isfinite(noise).all():
         raise BadInput("noise_scales holds a number that is not finite; leave that reading out")
     pace = 1 / (1 + noise / positive(batch_size))
-    return predict_cost(trapezoid(noise * pace, t) / trapezoid(pace, t))
+    return predict_cost(float(trapezoid(noise * pace, t) / trapezoid(pace, t)))
 
 
 def steps_for_samples(samples: npt.ArrayLike) -> Floats:
@@ -202,11 +203,6 @@ def steps_for_samples(samples: npt.ArrayLike) -> Floats:
             f"samples holds {ratio.min():g} times E_min; no number of steps reaches the target with 1 or less"
         )
     return np.asarray(1 + 1 / (ratio - 1))
-
-
-def trapezoid(heights: Floats, t: Floats) -> float:
-    """Integrate by the trapezoidal rule."""
-    return float((heights[1:] + heights[:-1]) @ np.diff(t)) / 2
 
 
 def positive(values: npt.ArrayLike) -> Floats:

@@ -13,7 +13,7 @@ from gengap.core.errors import BadInput
 from gengap.core.estimate import t_quantile
 from gengap.core.records import Record
 from gengap.core.seeds import stream
-from gengap.theory.least_squares import Coefficient, Floats
+from gengap.theory.least_squares import Coefficient, Floats, line_with_errors, widening
 from gengap.theory.seed_table import SeedTable, room, seed_table
 
 PeakVerdict = Literal["peak", "lower edge", "upper edge", "not resolvable"]
@@ -304,19 +304,15 @@ def line_of(u: Floats, y: Floats, stdev: Floats, *, method: str, of: str, bounds
     n = len(u)
     # errors from few seeds differ by chance alone; a weight must not let one point decide the line
     stdev = np.maximum(stdev, np.median(stdev))
-    weights = np.maximum(stdev, 1e-9) ** -2.0
-    centre = float(weights @ u / weights.sum())
-    away = u - centre
-    spread = float(weights @ away**2)
-    slope = float(weights @ (away * y)) / spread
-    middle = float(weights @ y / weights.sum())
-    scale = math.sqrt(max(1.0, float(weights @ (y - middle - slope * away) ** 2) / (n - 2)))
-    half, stderr = t_quantile(n - 2) * scale / math.sqrt(spread), scale / math.sqrt(spread)
+    stdev = np.maximum(stdev, 1e-9)
+    line = line_with_errors(u, y, stdev)
     note = f"weighted least squares of log2, {method}, Student t, 95 %"
-    found = Coefficient(slope, stderr, (slope - half, slope + half), n, note)
+    found = Coefficient.student(line.slope, line.slope_stderr, n - 2, n=n, method=note)
+    assert found.interval is not None
+    low, high = found.interval
     word: Word = "not proportional"
-    if slope - half <= 1 <= slope + half:
-        word = "proportional" if slope - half > 0 else "not resolvable"
+    if low <= 1 <= high:
+        word = "proportional" if low > 0 else "not resolvable"
     allowed = {"proportional": "which allows 1 and not 0", "not proportional": "which leaves 1 out"}
     reason = f"the best batch goes as {of} to the power {found}, {allowed.get(word, 'which allows 0 and 1')}"
     if bounds:
@@ -325,19 +321,20 @@ def line_of(u: Floats, y: Floats, stdev: Floats, *, method: str, of: str, bounds
         verdict=word,
         reason=reason,
         slope=found,
-        intercept=middle - slope * centre,
-        constant=held_at_one(u, y, weights, note),
+        intercept=line.intercept,
+        constant=held_at_one(u, y, stdev, note),
         n=n,
         bounds=bounds,
-        centre=centre,
-        stderr=scale / math.sqrt(float(weights.sum())),
+        centre=line.centre,
+        stderr=line.height_stderr,
     )
 
 
-def held_at_one(u: Floats, y: Floats, weights: Floats, note: str) -> Coefficient:
+def held_at_one(u: Floats, y: Floats, stdev: Floats, note: str) -> Coefficient:
     """Give best batch / x, the slope held at 1."""
-    n, level = len(u), float(weights @ (y - u) / weights.sum())
-    scale = math.sqrt(max(1.0, float(weights @ (y - u - level) ** 2) / (n - 1)))
+    n, weights = len(u), stdev**-2.0
+    level = float(weights @ (y - u) / weights.sum())
+    scale = widening(float(weights @ (y - u - level) ** 2), n - 1)
     stderr = scale / math.sqrt(float(weights.sum()))
     half = t_quantile(n - 1) * stderr
     return Coefficient(2**level, None, (2 ** (level - half), 2 ** (level + half)), n, f"slope held at 1; {note}")

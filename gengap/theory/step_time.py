@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gengap.core.errors import BadInput
-from gengap.core.estimate import t_quantile
 from gengap.core.records import Record
 from gengap.theory.cost_points import rounded
 from gengap.theory.least_squares import Coefficient, Floats
@@ -90,8 +89,7 @@ class StepTime(Record):
         if self.covariance is None:
             return Coefficient(seconds, None, None, self.n, NO_REST)
         stderr = math.sqrt(float(terms @ np.array(self.covariance) @ terms))
-        half = t_quantile(self.n - free) * stderr
-        return Coefficient(seconds, stderr, (seconds - half, seconds + half), self.n, METHOD)
+        return Coefficient.student(seconds, stderr, self.n - free, n=self.n, method=METHOD)
 
     def efficiency(self, batch_size: float, devices: int) -> float:
         """Return the parallel efficiency f(n): the time of one device for the batch over n times that of n devices."""
@@ -171,8 +169,7 @@ def coefficient(value: float, covariance: Floats | None, index: int, n: int, val
     if covariance is None:
         return Coefficient(float(value), None, None, n, NO_REST)
     stderr = math.sqrt(covariance[index, index])
-    half = t_quantile(n - int((values > 0).sum())) * stderr
-    return Coefficient(float(value), stderr, (float(value - half), float(value + half)), n, METHOD)
+    return Coefficient.student(value, stderr, n - int((values > 0).sum()), n=n, method=METHOD)
 
 
 def measurements(
