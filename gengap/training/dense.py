@@ -6,7 +6,7 @@ layer, which the matrix multiplication adds straight into the momentum, or witho
 `benchmarks/training.py` measures what that is worth. Everything else is left to autograd: `recognise` decides.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (outputs, targets) 
 
 ENABLED = True  # False: everything goes through autograd, for tests and benchmarks
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-SIMPLE = {
+PACE = {
     "lr",
     "lr_rule",
     "momentum",
@@ -39,11 +39,10 @@ SIMPLE = {
     "schedule",
     "warmup",
     "budget",
-    "augment",
     "dtype",
-    "memory_format",
     "seed",
-}  # fields that leave the update as it is
+}  # fields that decide how fast, how far and in what order, and leave the update as it is
+SIMPLE = PACE | {"augment", "memory_format"}
 aten = torch.ops.aten
 
 
@@ -200,10 +199,10 @@ def recognise(
     return DenseUpdate(layers, flattens=flattens, loss=loss, optimizer=optimizer, otherwise=otherwise)
 
 
-def is_simple(recipe: Recipe) -> bool:
-    """Tell whether an update is the plain gradient of the mean loss and one step."""
+def is_simple(recipe: Recipe, fields: Set[str] = SIMPLE) -> bool:
+    """Tell whether an update is the plain gradient of the mean loss and one step, but for what these fields change."""
     changed = set(recipe.model_dump(exclude_defaults=True))
-    return recipe.dtype != "bf16" and changed <= SIMPLE and not isinstance(recipe.batch_schedule, BatchDynamic)
+    return recipe.dtype != "bf16" and changed <= fields and not isinstance(recipe.batch_schedule, BatchDynamic)
 
 
 def chain(model: nn.Module) -> Iterator[nn.Module]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from gengap.core.errors import Interrupted
 from gengap.core.events import silent
 from gengap.core.recipe import Recipe, digest
-from gengap.core.recipe.schedules import BatchDynamic
 from gengap.problem.problem import CPU, Problem
 from gengap.problem.samples import InMemory
+from gengap.training.dense import PACE, is_simple
 from gengap.training.fleet_dropout import has_dropout
 from gengap.training.fleet_loop import Fleet
 from gengap.training.fleet_optimizers import RULES
@@ -21,26 +21,16 @@ from gengap.training.run import Run
 from gengap.training.solo import train
 
 OWN = {"lr", "momentum", "weight_decay", "seed"}  # each member's own
-SHARED = {
+SHARED = (PACE - OWN) | {
     "optimizer",
-    "nesterov",
     "betas",
     "eps",
     "decay_norms",
-    "lr_rule",
-    "batch_size",
-    "batch_schedule",
-    "regime_adaptation",
-    "drop_last",
-    "schedule",
-    "warmup",
-    "budget",
     "clip_norm",
     "ghost_batch",
     "batch_norm",
     "label_smoothing",
     "dropout",
-    "dtype",
 }  # equal for all; any other field that is not at its default keeps a recipe out of every fleet
 PLAIN = {
     "optimizer": "sgd",
@@ -86,7 +76,9 @@ def fleet_key(problem: Problem, recipe: Recipe, *, device: str | torch.device = 
         Interrupted: Ctrl-C while the network was tried.
     """
     recipe = recipe.resolved(len(problem.samples("train")))
-    if not has_simple_form(recipe) or not all(isinstance(problem.samples(w), InMemory) for w in ("train", "test")):
+    if not is_simple(recipe, OWN | SHARED) or recipe.optimizer not in RULES:
+        return None
+    if not all(isinstance(problem.samples(which), InMemory) for which in problem.splits):
         return None
     if torch.device(device).type != "cpu" and has_dropout(make_network(problem, recipe, CPU)):
         return None
@@ -97,13 +89,6 @@ def fleet_key(problem: Problem, recipe: Recipe, *, device: str | torch.device = 
     if warmup and warmup.start == "reference" and rule and rule.reference_momentum is not None:
         shared["momentum"] = recipe.momentum  # a factor of its own in every update of the warm-up
     return problem.fingerprint, digest(shared)
-
-
-def has_simple_form(recipe: Recipe) -> bool:
-    """Tell whether an update is the plain gradient of a mean loss and a step of a stacked rule."""
-    changed = set(recipe.model_dump(exclude_defaults=True))
-    dynamic = isinstance(recipe.batch_schedule, BatchDynamic)
-    return changed <= OWN | SHARED and recipe.optimizer in RULES and recipe.dtype != "bf16" and not dynamic
 
 
 def can_be_stacked(problem: Problem, recipe: Recipe) -> bool:

@@ -28,7 +28,7 @@ from gengap.training.fleet_optimizers import FleetOptimizer
 from gengap.training.fleet_stack import FleetBatch, make_stack, row
 from gengap.training.interrupt import StopRequest
 from gengap.training.loop import BLOCK
-from gengap.training.run import Outcome, Point, Run
+from gengap.training.run import Outcome, Point, Run, scored
 
 
 class Fleet:
@@ -186,13 +186,13 @@ class Fleet:
         return reason
 
     def _evaluate(self, members: Sequence[Member]) -> None:
-        """Measure loss and accuracy of some members on both splits, and note them."""
+        """Measure loss and accuracy of some members on every split, and note them."""
         if not members:
             return
         clock = time.perf_counter()
         rows = [k for k, member in enumerate(self.alive) if member in members]
         stack = self.stack if len(rows) == len(self.alive) else self.stack.at(self._rows(rows))
-        for member, (train, test, *third) in zip(members, self.evaluation(stack), strict=True):
+        for member, scores in zip(members, self.evaluation(stack), strict=True):
             point = Point(
                 step=self.step,
                 samples=self.samples,
@@ -200,16 +200,11 @@ class Fleet:
                 lr=self._scheduled(member.recipe),
                 seconds=member.seconds,
                 batch_loss=member.epoch_loss / self.position if self.step else None,
-                train_loss=train.loss,
-                train_accuracy=train.accuracy,
-                test_loss=test.loss,
-                test_accuracy=test.accuracy,
-                validation_loss=third[0].loss if third else None,
-                validation_accuracy=third[0].accuracy if third else None,
+                **scored(self.problem.splits, scores),
             )
             member.history.append(point)
-            if self.step and not math.isfinite(train.loss):
-                member.outcome = diverged(self.step, train.loss)
+            if self.step and not math.isfinite(point.train_loss):
+                member.outcome = diverged(self.step, point.train_loss)
         spent = time.perf_counter() - clock
         for member in members:
             member.evaluation_seconds += spent / len(members)

@@ -32,7 +32,7 @@ from gengap.training.minibatch import Minibatch
 from gengap.training.network import make_augment, make_network
 from gengap.training.noise_readings import NoiseReadings
 from gengap.training.ranks import ALONE, Ranks
-from gengap.training.run import Cost, Outcome, Point, Run
+from gengap.training.run import Cost, Outcome, Point, Run, scored
 from gengap.training.sharded import Policy, is_sharded, shard as spread, told_of_parts, whole
 from gengap.training.sharded_evaluation import ShardedEvaluation
 from gengap.training.sharing import dropout_seed, told_of_sharing
@@ -272,7 +272,7 @@ class Training:
         clock = time.perf_counter()
         params = {name: p.detach() for name, p in self.model.named_parameters()}
         buffers = dict(self.model.named_buffers())
-        train, test, *held = self.evaluation(params, buffers)
+        scores = self.evaluation(params, buffers)
         point = Point(
             step=self.step,
             samples=self.samples,
@@ -280,19 +280,14 @@ class Training:
             lr=self.lr,
             seconds=self.seconds,
             batch_loss=self.epoch_loss / self.position if self.step else None,
-            train_loss=train.loss,
-            train_accuracy=train.accuracy,
-            test_loss=test.loss,
-            test_accuracy=test.accuracy,
-            validation_loss=held[0].loss if held else None,
-            validation_accuracy=held[0].accuracy if held else None,
+            **scored(self.problem.splits, scores),
         )
         self.history.append(point)
         if self.noise and self.step:
             self.noise.note()
         self.due = [step for step in self.due if step > self.step]
-        if self.step and not math.isfinite(train.loss):
-            self.outcome = diverged(self.step, train.loss)
+        if self.step and not math.isfinite(point.train_loss):
+            self.outcome = diverged(self.step, point.train_loss)
         self.evaluation_seconds += time.perf_counter() - clock
 
     def _training_clock(self) -> float:

@@ -1,6 +1,6 @@
 """What a training gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from gengap.core.estimate import finite
 from gengap.core.recipe import Recipe
 from gengap.measures.noise.reading import NoiseScaleReading
+from gengap.problem.evaluate import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,12 @@ class Point:
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form; what is not finite is null."""
         return {k: finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def scored(splits: Sequence[str], scores: Sequence[Score]) -> dict[str, Any]:
+    """Give the fields of a `Point` for the scores of these splits."""
+    named = zip(splits, scores, strict=True)
+    return {f"{which}_{what}": getattr(score, what) for which, score in named for what in ("loss", "accuracy")}
 
 
 @dataclass(frozen=True, slots=True)

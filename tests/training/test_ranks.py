@@ -32,11 +32,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(size, folder):
+def start(size, folder, cases="rank_cases.py"):
     """Start processes as torchrun would; return their exit codes and what they printed."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     common = os.environ | where | {"WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("rank_cases.py")
+    script = Path(__file__).with_name(cases)
     ranks = [
         subprocess.Popen(
             [sys.executable, str(script), str(folder)],

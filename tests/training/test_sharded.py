@@ -3,15 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from rank_cases import record
 from sharded_cases import APART, CASES, STOPPED, Stacked, linear, scaled, train, wide
-from test_ranks import assert_equal, free_port
+from test_ranks import assert_equal, start
 from torch import nn
 from training_problems import Counted, problem, recipe, smooth
 
@@ -23,23 +20,9 @@ from gengap.training.snapshots import Probe
 pytestmark = pytest.mark.ranks
 
 
-def start(size, folder):
-    """Start processes as torchrun would."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
-    common = os.environ | where | {"WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("sharded_cases.py")), str(folder)]
-    ranks = [
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(size)
-    ]
-    said = [process.communicate(timeout=280)[0] for process in ranks]
-    codes = [process.returncode for process in ranks]
+def found_by(size, folder):
+    """Give what two of so many processes found."""
+    codes, said = start(size, folder, "sharded_cases.py")
     assert codes == ([0, 0] if size == 2 else [0, 0, -9]), said
     return [torch.load(folder / f"{size}-{rank}.pt") for rank in range(2)]
 
@@ -51,7 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    return start(2, folder)
+    return found_by(2, folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +42,7 @@ def three(folder, two):
     del two
     shutil.copy(folder / "interrupted", folder / "for three")
     leave(folder / "from whole", 12)
-    return start(3, folder)
+    return found_by(3, folder)
 
 
 @pytest.fixture(params=[2, 3])
