@@ -61,15 +61,9 @@ class Comparison:
         return dict(self.document)
 
     def __str__(self) -> str:
-        from io import StringIO
+        from gengap.report.terminal import as_text, print_comparison
 
-        from rich.console import Console
-
-        from gengap.report.terminal import print_comparison
-
-        text = StringIO()
-        print_comparison(self.document, Console(file=text, width=100, color_system=None))
-        return text.getvalue().rstrip()
+        return as_text(print_comparison, self.document)
 
     __repr__ = __str__
 

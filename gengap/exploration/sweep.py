@@ -80,15 +80,10 @@ class SweepResult:
         return dict(self.document)
 
     def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
         from gengap.report.sweep.terminal import print_sweep
+        from gengap.report.terminal import as_text
 
-        text = StringIO()
-        print_sweep(self.document, Console(file=text, width=100, color_system=None))
-        return text.getvalue().rstrip()
+        return as_text(print_sweep, self.document)
 
     __repr__ = __str__
 

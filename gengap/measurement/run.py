@@ -63,15 +63,10 @@ class Measurement:
         return dict(self.document)
 
     def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
         from gengap.report.minimum.terminal import print_minimum
+        from gengap.report.terminal import as_text
 
-        text = StringIO()
-        print_minimum(self.document, Console(file=text, width=100, color_system=None))
-        return text.getvalue().rstrip()
+        return as_text(print_minimum, self.document)
 
     __repr__ = __str__
 

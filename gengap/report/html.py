@@ -1,6 +1,6 @@
 """What every page is made of: templates, pictures, scripts and links; it needs no other file and no other machine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ def picture(figure: Figure) -> Markup:
     return Markup("" if figure.empty else paper.inline(figure))
 
 
-def linked(document: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+def linked(definitions: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
     """Give each definition with the link that may stand beside it."""
-    return [(entry, safe_link(entry.get("link"))) for entry in document["definitions"]]
+    return [(entry, safe_link(entry.get("link"))) for entry in definitions]
 
 
 def safe_link(link: str | None) -> str:

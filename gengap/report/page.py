@@ -71,7 +71,7 @@ def page(document: Document, drawn: Sequence[Figure]) -> str:
         settings=tables.settings(document),
         run_columns=tables.RUN_COLUMNS,
         runs=tables.run_rows(document),
-        definitions=linked(document),
+        definitions=linked(document["definitions"]),
     )
 
 

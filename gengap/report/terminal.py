@@ -1,6 +1,7 @@
 """The comparison in a terminal: the sentence, the table, the verdicts, what stays open."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import StringIO
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -33,6 +34,13 @@ def render(document: Document) -> RenderableType:
     parts += listed("What could not be concluded", document["unresolved"])
     parts += listed("What failed", tables.failures(document))
     return Group(*parts)
+
+
+def as_text(show: Callable[[Document, Console], None], document: Document) -> str:
+    """Give what a function prints of a document as plain text of 100 columns."""
+    text = StringIO()
+    show(document, Console(file=text, width=100, color_system=None))
+    return text.getvalue().rstrip()
 
 
 def print_comparison(document: Document, console: Console) -> None:

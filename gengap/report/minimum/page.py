@@ -56,6 +56,6 @@ def page(document: Document, drawn: Sequence[Figure], files: Sequence[str]) -> s
         blocks=tables.blocks(document),
         left_out=tables.left_out(document),
         costs=tables.costs(document),
-        definitions=linked(document),
+        definitions=linked(document["definitions"]),
         files=files,
     )

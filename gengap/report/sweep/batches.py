@@ -23,15 +23,11 @@ def figures(sweep: Sweep) -> list[Figure]:
 def tested(sweep: Sweep, group: Sequence[Line]) -> Figure | None:
     """Draw the test result at the best learning rate of each batch size."""
     names, roles = parts.legend([line.way for line in group])
-    series: list[Series] = []
-    for line in group:
-        estimates = [cell[sweep.metric] for cell in line.trained]
-        series += parts.joined(names[line.way], sizes(line), estimates, roles[line.way])
+    series, n = means(group, sweep.metric)
     if not parts.reach(series):
         return None
     guides, said = transitions(sweep, group, roles, "regimes")
     title = parts.title_of(sweep)
-    n = parts.counted([cell[sweep.metric] for line in group for cell in line.trained])
     return Figure(
         f"{sweep.metric}_{group[0].kind}",
         titled(title, group),
@@ -78,13 +74,9 @@ def linear_rule(line: Line, highest: float) -> Series:
 def training_loss(group: Sequence[Line]) -> Figure | None:
     """Draw the lowest training loss of each batch size."""
     names, roles = parts.legend([line.way for line in group])
-    series: list[Series] = []
-    for line in group:
-        estimates = [cell["best_train_loss"] for cell in line.trained]
-        series += parts.joined(names[line.way], sizes(line), estimates, roles[line.way], log=True)
+    series, n = means(group, "best_train_loss", log=True)
     if not parts.reach(series):
         return None
-    n = parts.counted([cell["best_train_loss"] for line in group for cell in line.trained])
     return Figure(
         f"train_loss_{group[0].kind}",
         titled("Training loss", group),
@@ -94,6 +86,16 @@ def training_loss(group: Sequence[Line]) -> Figure | None:
         tuple(series),
         key=parts.keys(names, roles),
     )
+
+
+def means(group: Sequence[Line], measure: str, *, log: bool = False) -> tuple[list[Series], str]:
+    """Draw a measure of the cells of each line against batch size, and say over how many seeds its means are."""
+    names, roles = parts.legend([line.way for line in group])
+    series: list[Series] = []
+    for line in group:
+        estimates = [cell[measure] for cell in line.trained]
+        series += parts.joined(names[line.way], sizes(line), estimates, roles[line.way], log=log)
+    return series, parts.counted([cell[measure] for line in group for cell in line.trained])
 
 
 def sizes(line: Line) -> list[float]:

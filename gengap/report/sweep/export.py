@@ -11,6 +11,10 @@ from gengap.report.csv_files import text
 Document = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 FORMATS = ("csv", "parquet")
+ESTIMATES = (  # also where no cell has one, so that columns do not depend on what came out
+    *("test_accuracy", "test_loss", "train_loss", "best_train_loss"),
+    *("steps_to_target", "samples_to_target"),
+)
 
 
 def export(document: Document, folder: str | Path, format: Literal["csv", "parquet"] = "csv") -> list[Path]:
@@ -49,7 +53,7 @@ def run_rows(document: Document) -> Iterator[dict[str, Any]]:
 
 def cell_rows(document: Document) -> Iterator[dict[str, Any]]:
     """Give a row for each cell, its estimates and learning rates spread over columns."""
-    estimates, winners = nested(document, "value"), nested(document, "best_lr")
+    estimates, winners = nested(document, "value").union(ESTIMATES), nested(document, "best_lr")
     for cell in document["cells"]:
         row: dict[str, Any] = {}
         for name, entry in cell.items():
@@ -65,15 +69,7 @@ def cell_rows(document: Document) -> Iterator[dict[str, Any]]:
 def nested(document: Document, key: str) -> set[str]:
     """Find the fields of cells that hold a record with some key."""
     cells = document["cells"]
-    return {name for cell in cells for name, entry in cell.items() if isinstance(entry, Mapping) and key in entry} | {
-        name for name in ESTIMATES if key == "value"
-    }
-
-
-ESTIMATES = (
-    *("test_accuracy", "test_loss", "train_loss", "best_train_loss"),
-    *("steps_to_target", "samples_to_target"),
-)  # also where no cell has one, so that columns do not depend on what came out
+    return {name for cell in cells for name, entry in cell.items() if isinstance(entry, Mapping) and key in entry}
 
 
 def spread(name: str, estimate: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gengap.report import numbers
-from gengap.report.sweep.view import Line, Sweep, Way, interval, rule, shown_together, value, way_of
+from gengap.report.sweep.tables import several, way_said
+from gengap.report.sweep.view import Line, Sweep, Way, foremost, interval, rule, shown_together, value, way_of
 
 Fit = Mapping[str, Any]
 MOST_CLAUSES = 2  # more is left to the table
@@ -19,6 +20,7 @@ NUMBERS = {
     "e_min": "Samples to target, small batches",
     "s_min": "Updates to target, large batches",
 }
+POWERS = {"lr_exponent", "loss_lr_exponent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def clauses(sweep: Sweep, way: Way) -> list[str]:
     Returns:
         Clauses without a full stop, all of one way of training.
     """
-    beside = [line.way for line in next(iter(shown_together(sweep)), ())]
+    beside = [line.way for line in foremost(sweep)]
     found = []
     for one in sorted(beside, key=lambda one: one != way):
         group = group_of(sweep, one)
@@ -120,17 +122,10 @@ def width(fit: Fit) -> float:
 def refused(sweep: Sweep) -> list[str]:
     """Say what the fits could not tell, and what the sweep did not vary."""
     said = list(sweep.fits.get("unresolved", ()))
-    ways = {line.way for line in sweep.lines}
-    still = []
-    if len({way.momentum for way in ways}) == 1:
-        still.append("momentum")
-    if len({way.train_size for way in ways}) == 1:
-        still.append("training-set size")
-    if len({way.budget for way in ways}) == 1:
-        still.append("budget")
-    if still and ways:
-        listed = still[0] if len(still) == 1 else f"{', '.join(still[:-1])} and {still[-1]}"
-        said.append(f"Nothing can be said of {listed}, which this sweep did not vary.")
+    settings = {"momentum": "momentum", "train_size": "training-set size", "budget": "budget"}
+    still = [word for name, word in settings.items() if len({getattr(line.way, name) for line in sweep.lines}) == 1]
+    if still:
+        said.append(f"Nothing can be said of {several(still)}, which this sweep did not vary.")
     return said
 
 
@@ -158,37 +153,34 @@ def number_said(name: str, fit: Fit) -> str:
 
 def table(sweep: Sweep) -> list[Row]:
     """Give every fit with its reason."""
-    return [row(name, fit) for name, fit in every(sweep.fits)]
+    return list(rows(sweep.fits))
 
 
-def every(fits: Mapping[str, Any]) -> Iterator[tuple[str, Fit]]:
+def rows(fits: Mapping[str, Any]) -> Iterator[Row]:
     """Go through all fits with their names."""
     groups: Sequence[Fit] = fits.get("groups", ())
-    yield from ((f"{name} ({group_said(group)})", group[key]) for group in groups for key, name in NUMBERS.items())
+    for group in groups:
+        runs = way_said(way_of(group))
+        yield from (row(f"{name} ({runs})", group[key], power=key in POWERS) for key, name in NUMBERS.items())
     for pair in fits.get("momentum", ()):
-        yield f"Batch where m = {numbers.tick(pair['lower'])} falls behind m = {numbers.tick(pair['higher'])}", pair
+        yield row(
+            f"Batch where m = {numbers.tick(pair['lower'])} falls behind m = {numbers.tick(pair['higher'])}", pair
+        )
     for axis, series in fits.get("optimal_batch", {}).items():
         if series.get("points"):
-            yield f"Power of the best batch in {AXES[axis]}", series
+            yield row(f"Power of the best batch in {AXES[axis]}", series, power=True)
     for one in fits.get("optimal_lr", ()):
         for key, word in (("train_loss", "training loss"), ("metric", "test results")):
-            yield f"Power of the lr that is best for {word} in {one['kind']} (batch {one['batch_size']:,})", one[key]
+            name = f"Power of the lr that is best for {word} in {one['kind']} (batch {one['batch_size']:,})"
+            yield row(name, one[key], power=True)
 
 
-def group_said(group: Fit) -> str:
-    """Say which runs a group holds."""
-    way = way_of(group)
-    size = f"N = {numbers.whole(way.train_size)}" if way.train_size else ""
-    return ", ".join(part for part in (rule(way), size, way.budget) if part)
-
-
-def row(name: str, fit: Fit) -> Row:
-    """Say one fit."""
+def row(name: str, fit: Fit, *, power: bool = False) -> Row:
+    """Say one fit: a power, or else a number of samples or updates, whose error goes by ratios."""
     found = value(fit)
     ends = interval(fit)
-    batchlike = "ower" not in name and "xponent" not in name
-    text = numbers.MISSING if found is None else numbers.significant(found, 3 if batchlike else 2)
-    between = (numbers.ratio_interval(fit) if batchlike else numbers.interval(fit)) if ends else ""
+    text = numbers.MISSING if found is None else numbers.significant(found, 2 if power else 3)
+    between = (numbers.interval(fit) if power else numbers.ratio_interval(fit)) if ends else ""
     return Row(name, text, between, f"{fit.get('verdict', '')}: {fit.get('reason', '')}".strip(": "))
 
 

@@ -153,10 +153,12 @@ def proportion_lines(series: Fit | None, places: Sequence[float]) -> list[Series
 
 def budget_lines(fit: Fit | None, places: Sequence[float]) -> list[Series]:
     """Draw the fitted powers of the budget."""
+    if not fit:
+        return []
     drawn: list[Series] = []
     roles: tuple[tuple[str, Role], ...] = (("train_loss", "loss"), ("metric", "accuracy"))
-    for name, role in roles if fit else ():
-        found = fit[name] if fit else {}
+    for name, role in roles:
+        found = fit[name]
         if value(found) is not None and found.get("factor"):
             x = np.geomspace(min(places), max(places), POINTS)
             y = found["factor"] * x ** found["value"]

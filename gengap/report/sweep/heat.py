@@ -2,13 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from gengap.report import numbers
 from gengap.report.shapes import Figure, Key, Role, Series, Tiles
 from gengap.report.sweep import parts
-from gengap.report.sweep.view import Line, Run, Sweep, averaged, shown_together
+from gengap.report.sweep.view import Line, Run, Sweep, averaged, foremost
 
 LADDER = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # distances from the best at which the colour changes
 MOST_STEPS = 6
@@ -19,8 +20,7 @@ ROLE: Role = "accuracy"
 
 def figures(sweep: Sweep) -> list[Figure]:
     """Draw a grid for each line of the first kind of budget that has at least two batch sizes and two learning rates."""
-    groups = shown_together(sweep)
-    lines = groups[0][:MOST_GRIDS] if groups else ()
+    lines = foremost(sweep)[:MOST_GRIDS]
     drawn = (grid(sweep, line, alone=len(lines) == 1) for line in lines)
     return [figure for figure in drawn if figure is not None]
 
@@ -37,8 +37,8 @@ def grid(sweep: Sweep, line: Line, *, alone: bool) -> Figure | None:
     z = tuple(tuple(one["value"] if one else None for one in row) for row in means)
     spreads = [one["stdev"] for row in means for one in row if one and one["stdev"]]
     notes = tuple(
-        tuple(tile_note(sweep, batch, rate, own) for batch, own in zip(batches, row, strict=True))
-        for rate, row in zip(rates, table, strict=True)
+        tuple(tile_note(batch, rate, own, one) for batch, own, one in zip(batches, row, averages, strict=True))
+        for rate, row, averages in zip(rates, table, means, strict=True)
     )
     unit = "%" if sweep.rises else "nats"
     x, y = edges(batches), edges(rates)
@@ -97,12 +97,11 @@ def levels(sweep: Sweep, values: Sequence[float], spreads: Sequence[float]) -> t
     return tuple(sorted(float(f"{best + sign * rung * scale:.3g}") for rung in kept))
 
 
-def tile_note(sweep: Sweep, batch: int, rate: float, runs: Sequence[Run]) -> str:
+def tile_note(batch: int, rate: float, runs: Sequence[Run], average: Mapping[str, Any] | None) -> str:
     """Say a tile under the pointer."""
     lost = sum(run["outcome"] == "diverged" for run in runs)
-    said = numbers.spread(averaged(runs, sweep.metric))
     diverged = f", {lost} of {len(runs)} diverged" if lost else ""
-    return f"batch {numbers.whole(batch)}, lr {numbers.tick(rate)}: {said}{diverged}" if runs else ""
+    return f"batch {numbers.whole(batch)}, lr {numbers.tick(rate)}: {numbers.spread(average)}{diverged}" if runs else ""
 
 
 def marked(batches: Sequence[int], rates: Sequence[float], table: Sequence[Sequence[Sequence[Run]]]) -> list[Series]:

@@ -63,5 +63,5 @@ def page(sweep: Sweep, drawn: Sequence[Figure]) -> str:
         effort=tables.effort(sweep),
         run_columns=tables.RUN_COLUMNS,
         runs=tables.run_rows(sweep),
-        definitions=linked({"definitions": definitions(sweep)}),
+        definitions=linked(definitions(sweep)),
     )

@@ -146,13 +146,6 @@ def setting(way: Way, *, alone: bool) -> str:
     return ", ".join(part for part in (way.budget, size, rule(way) if alone else "") if part)
 
 
-def scored(sweep: Sweep) -> str:
-    """Say how learning rates were chosen."""
-    if sweep.document.get("selection") == "validation":
-        return "Learning rates were chosen on validation samples."
-    return "Learning rates were chosen on the test set, which flatters every number a little."
-
-
 def on_grid(
     label: str, x: Sequence[float], winners: Sequence[Mapping[str, Any]], role: Role, *, bars: bool = True
 ) -> list[Series]:

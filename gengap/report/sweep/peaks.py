@@ -11,7 +11,7 @@ from gengap.report.shapes import Axis, Figure, Key, Role, Series, padded
 from gengap.report.sweep import parts
 from gengap.report.sweep.fits import Fit
 from gengap.report.sweep.fitted import proportion_lines
-from gengap.report.sweep.view import Run, Sweep, Way, averaged, interval, value
+from gengap.report.sweep.view import Run, Sweep, averaged, interval, value, way_of
 
 BESIDE = 2  # batch sizes beside each peak that are in the picture
 LEAST = 3  # batch sizes that make a curve with a peak
@@ -239,8 +239,5 @@ def grid_bests(setting: Setting, curves: Sequence[Curve]) -> list[Series]:
 
 def held_said(held: Mapping[str, Any]) -> str:
     """Say what is equal in a picture."""
-    way = Way(
-        held.get("budget") or "", held.get("train_size"), held.get("optimizer") or "sgd", held.get("momentum") or 0.0
-    )
     lr = f"lr {numbers.tick(held['lr'])}" if held.get("lr") else ""
-    return ", ".join(part for part in (parts.setting(way, alone="momentum" in held), lr) if part)
+    return ", ".join(part for part in (parts.setting(way_of(held), alone="momentum" in held), lr) if part)

@@ -5,16 +5,15 @@ from typing import Any
 
 from gengap.report.shapes import Figure, Key, Role, Series
 from gengap.report.sweep import parts
-from gengap.report.sweep.view import Line, Sweep, at, averaged, shown_together
+from gengap.report.sweep.view import Line, Sweep, at, averaged, foremost, rates
 
 ROLE: Role = "accuracy"
 
 
 def figures(sweep: Sweep) -> list[Figure]:
     """Draw the first line's curves, where at least one batch size was tried with two learning rates."""
-    line = next((group[0] for group in shown_together(sweep)), None)
-    drawn = line and against_lr(sweep, line)
-    return [drawn] if drawn else []
+    drawn = [against_lr(sweep, line) for line in foremost(sweep)[:1]]
+    return [figure for figure in drawn if figure is not None]
 
 
 def against_lr(sweep: Sweep, line: Line) -> Figure | None:
@@ -24,9 +23,9 @@ def against_lr(sweep: Sweep, line: Line) -> Figure | None:
     series: list[Series] = []
     averages: list[Mapping[str, Any]] = []
     for cell, strength in zip(shown, strengths, strict=True):
-        rates = sorted({run["lr"] for run in sweep.runs[line.way, cell["batch_size"]]})
-        estimates = [averaged(at(sweep, line.way, cell["batch_size"], rate), sweep.metric) for rate in rates]
-        known = [(rate, one) for rate, one in zip(rates, estimates, strict=True) if one]
+        tried = rates(sweep, line.way, cell["batch_size"])
+        estimates = [averaged(at(sweep, line.way, cell["batch_size"], rate), sweep.metric) for rate in tried]
+        known = [(rate, one) for rate, one in zip(tried, estimates, strict=True) if one]
         if len(known) > 1:
             x, y = zip(*known, strict=True)
             averages += y

@@ -7,7 +7,7 @@ from gengap.core.estimate import paired_difference
 from gengap.report import numbers
 from gengap.report.sweep import fits
 from gengap.report.sweep.tables import lost, several, uneven
-from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, interval, rule, shown_together, value
+from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, foremost, interval, rule, value
 
 
 class Best(NamedTuple):
@@ -22,7 +22,7 @@ def best(sweep: Sweep) -> Best | None:
     selected = sweep.metric if sweep.document["selection"] == "test" else sweep.metric.replace("test", "validation")
     found = None
     # other budgets and training sets are left out: longer and larger ones win, which says nothing of the batch size
-    for line in next(iter(shown_together(sweep)), ()):
+    for line in foremost(sweep):
         for cell in line.trained:
             score = value(averaged(at(sweep, line.way, cell["batch_size"], cell["best_lr"]), selected))
             if score is not None and (found is None or sweep.better(score, found[0])):
@@ -120,7 +120,7 @@ def unresolved(sweep: Sweep) -> list[str]:
 def edges(sweep: Sweep) -> list[str]:
     """Name the batch sizes whose best learning rate is at the edge of the grid."""
     said = []
-    for word, end in (("lowest", "lr_low"), ("highest", "lr_high")):
+    for word, end, further in (("lowest", "lr_low", "lower"), ("highest", "lr_high", "higher")):
         sizes = sorted({
             cell["batch_size"]
             for line in sweep.lines
@@ -130,7 +130,6 @@ def edges(sweep: Sweep) -> list[str]:
         if sizes:
             batches = several([numbers.whole(size) for size in sizes])
             verb, plural = ("is", "") if len(sizes) == 1 else ("are", "s")
-            further = "lower" if word == "lowest" else "higher"
             said.append(
                 f"The best learning rate{plural} of batch {batches} {verb} the {word} tried, so the true best may be "
                 f"{further}: extend the grid."

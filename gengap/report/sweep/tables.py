@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gengap.report import numbers
-from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, parts, shown_together
+from gengap.report.sweep.view import Cell, Line, Run, Sweep, Way, at, averaged, foremost, parts, rates
 
 SPLITS = (("train", "training"), ("validation", "validation"), ("test", "test"))
 RUN_COLUMNS = (
@@ -63,7 +63,7 @@ class Block:
 
 def blocks(sweep: Sweep) -> tuple[list[Block], list[Block]]:
     """Give the tables of batch sizes: the ways that stand in the first pictures, and the others."""
-    front = [line.way for line in next(iter(shown_together(sweep)), sweep.lines)]
+    front = [line.way for line in foremost(sweep) or sweep.lines]
     shown = [block(sweep, line) for line in sweep.lines if line.way in front]
     return shown, [block(sweep, line) for line in sweep.lines if line.way not in front]
 
@@ -128,20 +128,17 @@ def effort(sweep: Sweep) -> list[tuple[str, str, str, str]]:
     rows = []
     for line in sweep.lines:
         for cell in line.cells:
-            runs = sweep.runs[line.way, cell["batch_size"]]
-            rates = sorted({run["lr"] for run in runs})
-            span = (
-                numbers.tick(rates[0]) if len(rates) == 1 else f"{numbers.tick(rates[0])} to {numbers.tick(rates[-1])}"
-            )
+            runs, tried = sweep.runs[line.way, cell["batch_size"]], rates(sweep, line.way, cell["batch_size"])
+            span = " to ".join(dict.fromkeys([numbers.tick(tried[0]), numbers.tick(tried[-1])]))
             size = numbers.whole(cell["batch_size"])
-            rows.append((way_said(line.way), size, f"{len(rates)} ({span})", numbers.whole(len(runs))))
+            rows.append((way_said(line.way), size, f"{len(tried)} ({span})", numbers.whole(len(runs))))
     return rows
 
 
 def uneven(sweep: Sweep) -> str:
     """Say where batch sizes of one way were not tuned with equal effort, or ""."""
     for line in sweep.lines:
-        tried = {c["batch_size"]: len({r["lr"] for r in sweep.runs[line.way, c["batch_size"]]}) for c in line.cells}
+        tried = {c["batch_size"]: len(rates(sweep, line.way, c["batch_size"])) for c in line.cells}
         if len(set(tried.values())) > 1:
             fewest, most = min(tried, key=tried.__getitem__), max(tried, key=tried.__getitem__)
             return (

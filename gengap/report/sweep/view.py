@@ -146,6 +146,11 @@ def shown_together(sweep: Sweep) -> list[tuple[Line, ...]]:
     return groups
 
 
+def foremost(sweep: Sweep) -> tuple[Line, ...]:
+    """Give the lines of the first pictures; none where nothing was trained."""
+    return next(iter(shown_together(sweep)), ())
+
+
 def named(ways: Sequence[Way]) -> dict[Way, str]:
     """Name ways of training by what tells them apart.
 
@@ -177,6 +182,11 @@ def rule(way: Way) -> str:
 def at(sweep: Sweep, way: Way, batch_size: int, lr: float | None) -> list[Run]:
     """List the runs with one batch size and learning rate."""
     return [run for run in sweep.runs.get((way, batch_size), ()) if lr is not None and math.isclose(run["lr"], lr)]
+
+
+def rates(sweep: Sweep, way: Way, batch_size: int) -> list[float]:
+    """List the learning rates that one batch size was tried with, ascending."""
+    return sorted({run["lr"] for run in sweep.runs.get((way, batch_size), ())})
 
 
 def averaged(runs: Iterable[Run], name: str) -> Mapping[str, Any] | None:
